@@ -1,0 +1,39 @@
+"""The exception tree. The classes that Rust raises too come from the extension; the rest refine them.
+
+Every one is a `hwledger_omlx.Error`; its message says what was wrong and what to do.
+"""
+
+from hwledger_omlx._native import (
+    EngineError,
+    Error,
+    ForkError,
+    HarnessError,
+    ModelError,
+    RequestError,
+    SeriesError,
+)
+
+__all__ = [
+    "EngineClosedError",
+    "EngineError",
+    "Error",
+    "ForkError",
+    "ForkNotFoundError",
+    "HarnessError",
+    "ModelError",
+    "ModelNotFoundError",
+    "RequestError",
+    "SeriesError",
+]
+
+
+class ForkNotFoundError(ForkError, ModuleNotFoundError):
+    """No importable `omlx` where it was looked for."""
+
+
+class ModelNotFoundError(ModelError, FileNotFoundError):
+    """No model folder at that place, and none to be had from the hub."""
+
+
+class EngineClosedError(EngineError):
+    """The engine was closed before or while it worked on the request."""

@@ -1,0 +1,4 @@
+//! What hwledger-omlx does with bytes and manifests. Knows nothing of Python: `cargo test -p hwledger-omlx-core` needs no
+//! interpreter.
+
+pub mod series;
