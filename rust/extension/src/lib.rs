@@ -4,6 +4,9 @@ mod errors;
 mod logs;
 mod series;
 
+/// Base of the package's exceptions. The host, which links this crate, tells them from others by it.
+pub use errors::Error;
+
 use pyo3::prelude::*;
 
 /// The Rust half of hwledger-omlx.

@@ -10,12 +10,7 @@ use super::{Manifest, SeriesError};
 ///
 /// # Errors
 /// [`SeriesError`] where the text is no manifest, a digest is malformed, or a hook id is not in it.
-pub fn lock(
-    file: &str,
-    text: &str,
-    release: &str,
-    digests: &BTreeMap<String, String>,
-) -> Result<String, SeriesError> {
+pub fn lock(file: &str, text: &str, release: &str, digests: &BTreeMap<String, String>) -> Result<String, SeriesError> {
     let manifest = Manifest::parse(file, text)?;
     if let Some(hook) = digests.keys().find(|id| !manifest.hooks.iter().any(|hook| hook.id == **id)) {
         return Err(SeriesError::UnknownHook { file: file.to_owned(), hook: hook.clone() });
@@ -62,10 +57,7 @@ mod tests {
         let again = lock("0.toml", &twice, "0.7.0", &[("a.b".to_owned(), digest('c'))].into()).expect("locks");
         assert!(again.starts_with(MINIMAL.trim_end()) && again.contains("# kept"), "{again}");
         let hook = &Manifest::parse("0.toml", &again).expect("parses").hooks[0];
-        assert_eq!(
-            hook.digests,
-            [("0.5.0".to_owned(), digest('b')), ("0.7.0".to_owned(), digest('c'))].into()
-        );
+        assert_eq!(hook.digests, [("0.5.0".to_owned(), digest('b')), ("0.7.0".to_owned(), digest('c'))].into());
     }
 
     #[test]

@@ -37,6 +37,13 @@ pub struct Hook {
     pub shim: String,
     /// `module:function` of ours that proves the hook on a fork whose target has an unknown body.
     pub self_test: String,
+    /// What the target is in the fork's source. If absent, a function for [`Kind::Wrap`] and anything but an `async`
+    /// function for [`Kind::Replace`].
+    #[serde(default)]
+    pub form: Option<Form>,
+    /// Places that hold a copy of the target, made by `from x import y`, which must hold ours too.
+    #[serde(default)]
+    pub rebind: Vec<String>,
     /// Parameters of the target that the shim relies on, by name.
     #[serde(default)]
     pub parameters: Vec<String>,
@@ -74,6 +81,36 @@ pub enum Kind {
     Wrap,
     /// The shim makes an object that stands in the target's place.
     Replace,
+}
+
+/// What a target is in the fork's source.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Form {
+    /// `def`, at module level or in a class.
+    Function,
+    /// `async def`.
+    AsyncFunction,
+    /// A method read like an attribute.
+    Property,
+    /// `class`.
+    Class,
+    /// A name bound by an assignment.
+    Assignment,
+}
+
+impl Form {
+    /// The word used in manifests.
+    #[must_use]
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Function => "function",
+            Self::AsyncFunction => "async-function",
+            Self::Property => "property",
+            Self::Class => "class",
+            Self::Assignment => "assignment",
+        }
+    }
 }
 
 impl Kind {
@@ -117,6 +154,9 @@ impl Hook {
             if !is_place(value) {
                 return Some(format!("{key} `{value}` is not `module:function`"));
             }
+        }
+        if let Some(place) = self.rebind.iter().find(|place| !is_place(place)) {
+            return Some(format!("rebind `{place}` is not `package.module:name`"));
         }
         if self.feature.is_empty() {
             return Some("feature is empty; name the switch that turns the hook on".to_owned());
@@ -163,6 +203,7 @@ feature = "home"
         let manifest = Manifest::parse("000-home.toml", MINIMAL).expect("parses");
         let hook = &manifest.hooks[0];
         assert_eq!((manifest.name.as_str(), hook.kind), ("000-home", Kind::Replace));
+        assert!(hook.form.is_none() && hook.rebind.is_empty());
         assert!(!hook.required && hook.digests.is_empty() && hook.releases.is_none() && hook.protocol.is_none());
     }
 
@@ -173,6 +214,8 @@ feature = "home"
             (MINIMAL.replace("feature", "features"), "features"),
             (MINIMAL.replace("omlx.settings:X", "omlx.settings.X"), "hook `a.b`: target `omlx.settings.X`"),
             (MINIMAL.replace("hooks.home:x", "hooks.home:1x"), "hook `a.b`: shim"),
+            (MINIMAL.replace("feature =", "form = \"lambda\"\nfeature ="), "lambda"),
+            (MINIMAL.replace("feature =", "rebind = [\"omlx.y\"]\nfeature ="), "hook `a.b`: rebind `omlx.y`"),
             (MINIMAL.replace("\"home\"", "\"\""), "hook `a.b`: feature is empty"),
             (format!("{MINIMAL}[hook.digests]\n\"0.7.0\" = \"abc\"\n"), "digest `abc` of release 0.7.0"),
             (format!("{MINIMAL}{}", &MINIMAL[MINIMAL.find("[[hook]]").unwrap_or(0)..]), "stands twice"),

@@ -5,7 +5,7 @@ mod lock;
 mod manifest;
 
 pub use lock::lock;
-pub use manifest::{Hook, Kind, Manifest, Protocol};
+pub use manifest::{Form, Hook, Kind, Manifest, Protocol};
 
 use include_dir::{Dir, include_dir};
 
@@ -54,16 +54,16 @@ pub fn shipped() -> Result<Vec<Manifest>, SeriesError> {
         .filter_map(|file| Some((file.path().file_name()?.to_str()?, file.contents_utf8()?)))
         .collect();
     texts.sort_unstable();
-    parse_all(texts)
+    let manifests = parse_all(texts)?;
+    tracing::debug!(manifests = manifests.len(), "read the patch series");
+    Ok(manifests)
 }
 
 /// Manifests from `(file name, text)` pairs, in the order given.
 ///
 /// # Errors
 /// As [`shipped`].
-pub fn parse_all<'a>(
-    texts: impl IntoIterator<Item = (&'a str, &'a str)>,
-) -> Result<Vec<Manifest>, SeriesError> {
+pub fn parse_all<'a>(texts: impl IntoIterator<Item = (&'a str, &'a str)>) -> Result<Vec<Manifest>, SeriesError> {
     let mut manifests: Vec<Manifest> = Vec::new();
     for (file, text) in texts {
         let manifest = Manifest::parse(file, text)?;
