@@ -1,5 +1,64 @@
-"""oMLX's engine in-process, with a KV cache that outlives the process."""
+"""oMLX's engine in-process, with a KV cache that outlives the process.
 
+import hwledger_omlx as hw
+
+with hw.Engine("path/to/model") as engine:
+    print(engine.generate("Once upon a time", max_tokens=64).text)
+"""
+
+from hwledger_omlx import logs as _logs
 from hwledger_omlx._native import __version__
+from hwledger_omlx.engine.asynchronous import AsyncEngine
+from hwledger_omlx.engine.blocking import Engine
+from hwledger_omlx.engine.config import EngineConfig
+from hwledger_omlx.engine.events import (
+    DoneEvent,
+    Event,
+    Generation,
+    Message,
+    ProgressEvent,
+    Timings,
+    TokenEvent,
+    ToolCall,
+    Usage,
+)
+from hwledger_omlx.errors import (
+    EngineClosedError,
+    EngineError,
+    Error,
+    ForkError,
+    ForkNotFoundError,
+    HarnessError,
+    ModelError,
+    ModelNotFoundError,
+    RequestError,
+    SeriesError,
+)
 
-__all__ = ["__version__"]
+_logs.configure()
+
+__all__ = [
+    "AsyncEngine",
+    "DoneEvent",
+    "Engine",
+    "EngineClosedError",
+    "EngineConfig",
+    "EngineError",
+    "Error",
+    "Event",
+    "ForkError",
+    "ForkNotFoundError",
+    "Generation",
+    "HarnessError",
+    "Message",
+    "ModelError",
+    "ModelNotFoundError",
+    "ProgressEvent",
+    "RequestError",
+    "SeriesError",
+    "Timings",
+    "TokenEvent",
+    "ToolCall",
+    "Usage",
+    "__version__",
+]

@@ -17,7 +17,7 @@ class Usage:
     prompt_tokens: int
     """Tokens of the prompt, the chat template's included."""
     completion_tokens: int
-    """Tokens generated, the one that ended the answer included."""
+    """Tokens generated, without the end-of-turn token that ended the answer."""
     cached_tokens: int
     """Prompt tokens whose KV was restored and not computed."""
 
@@ -54,7 +54,7 @@ class Generation:
     text: str
     """The answer, without special tokens, reasoning and tool calls."""
     token_ids: tuple[int, ...]
-    """Every token generated, in order."""
+    """Every token generated, in order, without the end-of-turn token that ended the answer."""
     finish_reason: FinishReason
     usage: Usage
     timings: Timings
@@ -96,4 +96,4 @@ class DoneEvent:
 Event = TokenEvent | ProgressEvent | DoneEvent
 
 Message = Mapping[str, Any]
-"""One chat message as in OpenAI's API: `role`, `content`, and what the role adds (`tool_calls`, `tool_call_id`, `name`)."""
+"""One chat message as in OpenAI's API: `role`, `content`, and what the role adds, such as `tool_calls`."""

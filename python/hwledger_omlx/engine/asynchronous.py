@@ -1,0 +1,128 @@
+"""`AsyncEngine`: the asyncio face of a session. The engine has its own loop, so the caller's is never held up."""
+
+import asyncio
+from collections.abc import AsyncGenerator, Sequence
+from pathlib import Path
+from types import TracebackType
+from typing import Unpack
+
+from hwledger_omlx.engine import progress
+from hwledger_omlx.engine.blocking import EngineSettings
+from hwledger_omlx.engine.config import EngineConfig
+from hwledger_omlx.engine.events import DoneEvent, Event, Generation, Message
+from hwledger_omlx.engine.model_folder import ModelFolder
+from hwledger_omlx.engine.request import GenerateRequest, RequestFields
+from hwledger_omlx.engine.session import Session
+from hwledger_omlx.errors import EngineError
+from hwledger_omlx.fork.load import LoadedFork
+
+
+class AsyncEngine:
+    """As `Engine`, with coroutines. Requests under way at the same time are batched.
+
+    The model is loaded by `start`, or on entering an `async with` statement. Arguments are those of `Engine`.
+    """
+
+    def __init__(self, model: str | Path, **settings: Unpack[EngineSettings]) -> None:
+        self._session = Session(EngineConfig.of(model, settings))
+
+    async def start(self) -> None:
+        """Loads the fork and the model.
+
+        Raises:
+            ForkError: no usable oMLX fork.
+            ModelError: no such model, or one that cannot be loaded.
+        """
+        await asyncio.to_thread(self._session.start)
+
+    async def generate(self, prompt: str | Sequence[Message], **fields: Unpack[RequestFields]) -> Generation:
+        """The whole answer to `prompt`. Cancelling the task cancels the request.
+
+        Raises:
+            RequestError: a field or the prompt cannot be; the engine goes on.
+            EngineError: the engine was closed or failed meanwhile.
+        """
+        stream = self.stream(prompt, **fields)
+        try:
+            async for event in stream:
+                if isinstance(event, DoneEvent):
+                    return event.result
+        finally:
+            await stream.aclose()
+        raise EngineError("the stream ended without a result")
+
+    async def stream(self, prompt: str | Sequence[Message], **fields: Unpack[RequestFields]) -> AsyncGenerator[Event]:
+        """The answer as it comes, a `DoneEvent` last. Leaving the iteration cancels the request."""
+        request = GenerateRequest.parse(prompt, **fields)
+        loop = asyncio.get_running_loop()
+        events: asyncio.Queue[Event | Exception] = asyncio.Queue()
+
+        def deliver(event: Event | Exception) -> None:
+            # The caller's loop may be gone, with nobody left to tell.
+            if not loop.is_closed():
+                loop.call_soon_threadsafe(events.put_nowait, event)
+
+        bar = progress.PrefillBar(show=progress.wanted(self._session.config.progress))
+        self._session.submit(request, deliver)
+        ended = False
+        try:
+            while not ended:
+                event = await events.get()
+                bar.take(event)
+                if isinstance(event, Exception):
+                    ended = True
+                    raise event
+                ended = isinstance(event, DoneEvent)
+                yield event
+        finally:
+            bar.close()
+            if not ended and not self._session.closed:
+                await self.cancel(request.request_id)
+
+    async def cancel(self, request_id: str) -> bool:
+        """Ends a running request; its stream closes with finish reason `cancelled`. False where none has that id."""
+        return await asyncio.to_thread(self._session.cancel, request_id)
+
+    async def load(self, model: str | Path) -> str:
+        """Loads a further model and returns the id that requests name it by.
+
+        Raises:
+            ModelError: no such model, or one that cannot be loaded.
+        """
+        return await asyncio.to_thread(self._session.load, model)
+
+    async def unload(self, model_id: str) -> None:
+        """Cancels a model's requests and releases its memory.
+
+        Raises:
+            ModelError: no model of that id is loaded.
+        """
+        await asyncio.to_thread(self._session.unload, model_id)
+
+    @property
+    def fork(self) -> LoadedFork:
+        """The fork in use: distribution, version, path, and the state of each hook."""
+        return self._session.fork
+
+    @property
+    def models(self) -> dict[str, ModelFolder]:
+        """The loaded models by id."""
+        return self._session.models
+
+    @property
+    def cache_dir(self) -> Path | None:
+        """Folder of the KV cache; None where there is none."""
+        return self._session.cache_dir
+
+    async def close(self) -> None:
+        """Cancels what runs, flushes the cache and releases everything. Safe to call twice."""
+        await asyncio.to_thread(self._session.close)
+
+    async def __aenter__(self) -> "AsyncEngine":
+        await self.start()
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        await self.close()

@@ -1,0 +1,132 @@
+"""`Engine`: the blocking face of a session, for scripts, notebooks and threads."""
+
+import queue
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from types import TracebackType
+from typing import TypedDict, Unpack
+
+from hwledger_omlx.engine import progress
+from hwledger_omlx.engine.config import CacheKind, EngineConfig
+from hwledger_omlx.engine.events import DoneEvent, Event, Generation, Message
+from hwledger_omlx.engine.model_folder import ModelFolder
+from hwledger_omlx.engine.request import GenerateRequest, RequestFields
+from hwledger_omlx.engine.session import Session
+from hwledger_omlx.errors import EngineError
+from hwledger_omlx.fork.load import LoadedFork
+
+
+class EngineSettings(TypedDict, total=False):
+    """The keyword arguments of `Engine` and `AsyncEngine`; see `EngineConfig`."""
+
+    cache_dir: str | Path | None
+    cache: CacheKind | None
+    fork: str | Path | None
+    max_concurrent_requests: int
+    progress: bool | None
+
+
+class Engine:
+    """A model in this process, ready when the constructor returns.
+
+    Usable from any thread; requests of several threads are batched. Close it, or use it in a `with` statement.
+
+    Args:
+        model: a local folder, or a Hugging Face id where online.
+        settings: see `EngineConfig`.
+
+    Raises:
+        ForkError: no usable oMLX fork.
+        ModelError: no such model, or one that cannot be loaded.
+    """
+
+    def __init__(self, model: str | Path, **settings: Unpack[EngineSettings]) -> None:
+        self._session = Session(EngineConfig.of(model, settings))
+        self._session.start()
+
+    def generate(self, prompt: str | Sequence[Message], **fields: Unpack[RequestFields]) -> Generation:
+        """The whole answer to `prompt`: text to continue, or chat messages.
+
+        Raises:
+            RequestError: a field or the prompt cannot be; the engine goes on.
+            EngineError: the engine was closed or failed meanwhile.
+        """
+        for event in self.stream(prompt, **fields):
+            if isinstance(event, DoneEvent):
+                return event.result
+        raise EngineError("the stream ended without a result")
+
+    def stream(self, prompt: str | Sequence[Message], **fields: Unpack[RequestFields]) -> Iterator[Event]:
+        """The answer as it comes, a `DoneEvent` last. Leaving the iteration cancels the request."""
+        request = GenerateRequest.parse(prompt, **fields)
+        return self._events(request)
+
+    def _events(self, request: GenerateRequest) -> Iterator[Event]:
+        events: queue.SimpleQueue[Event | Exception] = queue.SimpleQueue()
+        bar = progress.PrefillBar(show=progress.wanted(self._session.config.progress))
+        self._session.submit(request, events.put)
+        ended = False
+        try:
+            while not ended:
+                event = events.get()
+                bar.take(event)
+                if isinstance(event, Exception):
+                    ended = True
+                    raise event
+                ended = isinstance(event, DoneEvent)
+                yield event
+        finally:
+            bar.close()
+            if not ended and not self._session.closed:
+                self._session.cancel(request.request_id)
+
+    def cancel(self, request_id: str) -> bool:
+        """Ends a running request; its stream closes with finish reason `cancelled`. False where none has that id."""
+        return self._session.cancel(request_id)
+
+    def load(self, model: str | Path) -> str:
+        """Loads a further model and returns the id that requests name it by.
+
+        Raises:
+            ModelError: no such model, or one that cannot be loaded.
+        """
+        return self._session.load(model)
+
+    def unload(self, model_id: str) -> None:
+        """Cancels a model's requests and releases its memory.
+
+        Raises:
+            ModelError: no model of that id is loaded.
+        """
+        self._session.unload(model_id)
+
+    @property
+    def fork(self) -> LoadedFork:
+        """The fork in use: distribution, version, path, and the state of each hook."""
+        return self._session.fork
+
+    @property
+    def models(self) -> dict[str, ModelFolder]:
+        """The loaded models by id."""
+        return self._session.models
+
+    @property
+    def cache_dir(self) -> Path | None:
+        """Folder of the KV cache; None where there is none."""
+        return self._session.cache_dir
+
+    def close(self) -> None:
+        """Cancels what runs, flushes the cache and releases everything. Safe to call twice."""
+        self._session.close()
+
+    def __enter__(self) -> "Engine":
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        self.close()
+
+    def __repr__(self) -> str:
+        state = "closed" if self._session.closed else ", ".join(self.models)
+        return f"<{type(self).__name__} {state}>"

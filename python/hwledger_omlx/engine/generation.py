@@ -1,0 +1,161 @@
+"""The life of one request: from the checked request to its last event. Runs on the engine's event loop.
+
+Knows a loaded model and how to deliver events; nothing of threads, of who listens, or of other requests.
+"""
+
+import asyncio
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+from hwledger_omlx.engine import upstream
+from hwledger_omlx.engine.events import (
+    DoneEvent,
+    Event,
+    FinishReason,
+    Generation,
+    ProgressEvent,
+    Timings,
+    TokenEvent,
+    Usage,
+)
+from hwledger_omlx.engine.model_folder import ModelFolder
+from hwledger_omlx.engine.request import GenerateRequest
+from hwledger_omlx.engine.stop_text import StopText
+from hwledger_omlx.errors import EngineError, RequestError
+from hwledger_omlx.hooks import prefill_progress
+
+
+@dataclass(frozen=True, slots=True)
+class LoadedModel:
+    """A model that takes requests."""
+
+    folder: ModelFolder
+    engine: Any
+    """The fork's `BatchedEngine`."""
+
+
+class RequestRun:
+    """One request under way. `run` delivers every event, the `DoneEvent` last, or raises."""
+
+    def __init__(self, model: LoadedModel, request: GenerateRequest, deliver: Callable[[Event], None]) -> None:
+        self._model = model
+        self._request = request
+        self._deliver = deliver
+        self._core = upstream.requests_of(model.engine)
+        self._submitted_s = time.monotonic()
+        self._first_token_s: float | None = None
+        self._stop = StopText(request.stop)
+        self._text: list[str] = []
+        self._token_ids: list[int] = []
+        self._prompt_tokens = 0
+        self._cached_tokens = 0
+
+    async def run(self) -> None:
+        """Works the request off.
+
+        Raises:
+            RequestError: the prompt does not fit the model.
+            EngineError: the engine failed while it worked on it.
+        """
+        request_id = self._request.request_id
+        reason: FinishReason = "cancelled"
+        try:
+            token_ids = upstream.prompt_token_ids(self._model.engine, self._request)
+            self._check_fits(len(token_ids))
+            self._prompt_tokens = len(token_ids)
+            tell = asyncio.get_running_loop().call_soon_threadsafe
+            prefill_progress.subscribe(request_id, lambda done, total: tell(self._progress, done, total))
+            await self._core.add_request(
+                prompt=token_ids,
+                sampling_params=upstream.sampling_params(self._request),
+                request_id=request_id,
+            )
+            reason = await self._follow()
+        except asyncio.CancelledError:
+            # Only the engine cancels this task, when the caller gave the request up. The fork ends it at its next step.
+            await self._core.abort_request(request_id)
+        finally:
+            prefill_progress.unsubscribe(request_id)
+        self._deliver(DoneEvent(request_id, self._generation(reason)))
+
+    def give_up(self) -> None:
+        """Delivers the last event of a request that was cancelled before its turn came."""
+        self._deliver(DoneEvent(self._request.request_id, self._generation("cancelled")))
+
+    async def _follow(self) -> FinishReason:
+        stream = upstream.outputs(self._core, self._request.request_id)
+        try:
+            async for output in stream:
+                if output.error:
+                    raise EngineError(f"the engine gave up on {self._request.request_id}: {output.error}")
+                self._take(output)
+                if output.finished:
+                    return self._finish(output)
+                if self._stop.stopped:
+                    await self._core.abort_request(self._request.request_id)
+                    return "stop"
+        finally:
+            await stream.aclose()
+        raise EngineError(f"the fork ended {self._request.request_id} without a last output")
+
+    def _take(self, output: Any) -> None:
+        if output.new_token_ids and self._first_token_s is None:
+            self._first_token_s = time.monotonic()
+        self._cached_tokens = max(self._cached_tokens, output.cached_tokens)
+        self._token_ids.extend(output.new_token_ids)
+        self._show(self._stop.push(output.new_text), tuple(output.new_token_ids))
+
+    def _finish(self, output: Any) -> FinishReason:
+        # The fork keeps from `new_token_ids` the tokens that completed a stop sequence, and lists them in the whole.
+        completing = tuple(output.output_token_ids[len(self._token_ids) :])
+        self._token_ids.extend(completing)
+        if completing and output.finish_reason == "stop" and self._request.stop:
+            self._show("", completing)
+            return "stop"
+        self._show(self._stop.finish(), completing)
+        return "length" if output.finish_reason == "length" and not self._stop.stopped else "stop"
+
+    def _show(self, text: str, token_ids: tuple[int, ...]) -> None:
+        if text:
+            self._text.append(text)
+        if text or token_ids:
+            self._deliver(TokenEvent(self._request.request_id, text, token_ids))
+
+    def _progress(self, done: int, total: int) -> None:
+        # Progress comes over from another thread and may be overtaken by the first token.
+        if self._first_token_s is None:
+            self._deliver(ProgressEvent(self._request.request_id, done, total))
+
+    def _check_fits(self, prompt_tokens: int) -> None:
+        if prompt_tokens == 0:
+            raise RequestError("the prompt has no tokens; give some text")
+        limit = self._model.folder.context_tokens
+        if limit is not None and prompt_tokens >= limit:
+            raise RequestError(
+                f"the prompt has {prompt_tokens} tokens and {self._model.folder.model_id} takes {limit}, "
+                "its answer included; shorten the prompt or take a model with a longer context"
+            )
+
+    def _generation(self, reason: FinishReason) -> Generation:
+        text, reasoning, tool_calls = upstream.answer_parts(self._model.engine, self._request, "".join(self._text))
+        ended_s = time.monotonic()
+        first_s = ended_s if self._first_token_s is None else self._first_token_s
+        later_tokens = len(self._token_ids) - 1
+        decode_s = ended_s - first_s
+        return Generation(
+            request_id=self._request.request_id,
+            model=self._model.folder.model_id,
+            text=text,
+            token_ids=tuple(self._token_ids),
+            finish_reason="tool_calls" if tool_calls and reason == "stop" else reason,
+            usage=Usage(self._prompt_tokens, len(self._token_ids), self._cached_tokens),
+            timings=Timings(
+                ttft_s=first_s - self._submitted_s,
+                total_s=ended_s - self._submitted_s,
+                decode_tokens_per_s=later_tokens / decode_s if later_tokens > 0 and decode_s > 0 else 0.0,
+            ),
+            reasoning=reasoning,
+            tool_calls=tool_calls,
+        )

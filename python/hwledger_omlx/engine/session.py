@@ -1,0 +1,292 @@
+"""One engine on an event loop and a thread of its own. `Engine`, `AsyncEngine` and the Rust host are faces of it.
+
+The fork's pool, its locks and its engine loop are bound to one event loop. Giving them a loop of ours makes the engine
+the same from a script, from a notebook whose loop runs already, from any async framework, and from Rust. Nothing here
+waits for a caller: events go to a `deliver` function on the loop's thread.
+"""
+
+import asyncio
+import atexit
+import concurrent.futures
+import logging
+import threading
+import weakref
+from collections.abc import Callable, Coroutine
+from pathlib import Path
+from typing import Any, TypeVar
+
+from hwledger_omlx.engine import model_folder, progress, upstream
+from hwledger_omlx.engine.config import EngineConfig
+from hwledger_omlx.engine.events import Event
+from hwledger_omlx.engine.generation import LoadedModel, RequestRun
+from hwledger_omlx.engine.model_folder import ModelFolder
+from hwledger_omlx.engine.request import GenerateRequest
+from hwledger_omlx.errors import EngineClosedError, EngineError, Error, ModelError, RequestError
+from hwledger_omlx.fork.home import home
+from hwledger_omlx.fork.load import LoadedFork, load
+
+__all__ = ["Deliver", "EngineConfig", "Session"]
+
+logger = logging.getLogger(__name__)
+Deliver = Callable[[Event | Exception], None]
+T = TypeVar("T")
+
+
+class Session:
+    """An engine that is not started yet; `start` loads the fork and the model, `close` releases everything."""
+
+    def __init__(self, config: EngineConfig) -> None:
+        self.config = config
+        self._models: dict[str, LoadedModel] = {}
+        self._running: dict[str, asyncio.Task[None]] = {}
+        self._default_model = ""
+        self._lifecycle = threading.RLock()
+        self._closed = False
+        self._fork: LoadedFork | None = None
+        self._pool: Any = None
+        self._slots: asyncio.Semaphore | None = None
+        self._loop: asyncio.AbstractEventLoop | None = None
+        self._thread: threading.Thread | None = None
+
+    # -- life cycle ---------------------------------------------------------------------------------------------
+
+    def start(self) -> None:
+        """Loads the fork and the configured model. Blocks until the engine takes requests.
+
+        Raises:
+            ForkError: no usable fork.
+            ModelError: no such model, or one that cannot be loaded.
+        """
+        with self._lifecycle:
+            if self._closed:
+                raise EngineClosedError("this engine was closed; open a new one")
+            if self._loop is not None:
+                return
+            folder = model_folder.locate(self.config.model)
+            self._fork = load(self.config.fork)
+            for name in ("scheduler", "engine_pool", "engine.batched"):
+                upstream.module(name)
+            self._fork.confirm()
+            self._start_loop()
+        try:
+            self._on_loop(self._open_pool())
+            self._default_model = self._load_watched(folder)
+        except BaseException:
+            self.close()
+            raise
+
+    def close(self) -> None:
+        """Cancels what runs, flushes the cache, unloads every model and ends the thread. Safe to call twice."""
+        with self._lifecycle:
+            if self._closed:
+                return
+            self._closed = True
+            loop, thread = self._loop, self._thread
+        if loop is None or thread is None:
+            return
+        try:
+            asyncio.run_coroutine_threadsafe(self._shut_down(), loop).result()
+        finally:
+            loop.call_soon_threadsafe(loop.stop)
+            thread.join()
+            loop.close()
+            _open_sessions.discard(self)
+
+    def _start_loop(self) -> None:
+        _end_well_at_exit()
+        loop = asyncio.new_event_loop()
+        self._thread = threading.Thread(target=loop.run_forever, name="hwledger-engine", daemon=True)
+        self._thread.start()
+        self._loop = loop
+        _open_sessions.add(self)
+
+    async def _open_pool(self) -> None:
+        limit = self.config.max_concurrent_requests
+        self._slots = asyncio.Semaphore(limit)
+        self._pool = upstream.open_pool(cache_dir=self.cache_dir, max_concurrent_requests=limit)
+
+    async def _shut_down(self) -> None:
+        tasks = list(self._running.values())
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
+        self._models.clear()
+        if self._pool is not None:
+            await self._pool.shutdown()
+            self._pool = None
+
+    # -- what it is ---------------------------------------------------------------------------------------------
+
+    @property
+    def fork(self) -> LoadedFork:
+        """The fork in use, with the state of each hook."""
+        if self._fork is None:
+            raise EngineError("the engine was not started")
+        return self._fork
+
+    @property
+    def cache_dir(self) -> Path | None:
+        """Folder of the KV cache; None where there is none."""
+        if self.config.cache is None:
+            return None
+        return self.config.cache_dir if self.config.cache_dir is not None else home() / "kv"
+
+    @property
+    def models(self) -> dict[str, ModelFolder]:
+        """The loaded models by id, the first one opened with the engine."""
+        return {model_id: model.folder for model_id, model in self._models.items()}
+
+    @property
+    def closed(self) -> bool:
+        """Whether `close` was called."""
+        return self._closed
+
+    # -- models -------------------------------------------------------------------------------------------------
+
+    def load(self, model: str | Path) -> str:
+        """Loads a further model and returns its id. A model that is there already is left as it is.
+
+        Raises:
+            ModelError: no such model, one that cannot be loaded, or another one of the same name is loaded.
+        """
+        return self._load_watched(model_folder.locate(model))
+
+    def unload(self, model_id: str) -> None:
+        """Cancels the model's requests and releases its memory.
+
+        Raises:
+            ModelError: no model of that id is loaded.
+        """
+        self._on_loop(self._unload(model_id))
+
+    def _load_watched(self, folder: ModelFolder) -> str:
+        show = progress.wanted(self.config.progress)
+        with progress.loading(folder.model_id, folder.weights_bytes, upstream.active_bytes, show=show):
+            return self._on_loop(self._load(folder))
+
+    async def _load(self, folder: ModelFolder) -> str:
+        present = self._models.get(folder.model_id)
+        if present is not None:
+            if present.folder.path != folder.path:
+                raise ModelError(
+                    f"a model named {folder.model_id} is loaded from {present.folder.path}; unload it first, or rename "
+                    "one of the folders"
+                )
+            return folder.model_id
+        others = [model.folder for model in self._models.values()]
+        engine = await upstream.load_model(self._pool, folder, others)
+        self._models[folder.model_id] = LoadedModel(folder, engine)
+        return folder.model_id
+
+    async def _unload(self, model_id: str) -> None:
+        model = self._model(model_id, ModelError)
+        del self._models[model_id]
+        tasks = [task for name, task in self._running.items() if task.get_name() == f"{model_id}/{name}"]
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
+        await upstream.attribute(self._pool, "_unload_engine")(model.folder.model_id)
+
+    def _model(self, model_id: str | None, error: type[Error]) -> LoadedModel:
+        wanted = model_id or self._default_model
+        if wanted not in self._models:
+            loaded = ", ".join(self._models) or "none"
+            raise error(f"no model {wanted!r} is loaded (loaded: {loaded}); load it first with engine.load(folder)")
+        return self._models[wanted]
+
+    # -- requests -----------------------------------------------------------------------------------------------
+
+    def submit(self, request: GenerateRequest, deliver: Deliver) -> str:
+        """Starts a request and returns its id at once. May be called from any thread.
+
+        Args:
+            request: the checked request.
+            deliver: takes each event on the engine's thread and must not block; the last is a `DoneEvent`, or the
+                exception that ended the request.
+        """
+        self._require_loop().call_soon_threadsafe(self._begin, request, deliver)
+        return request.request_id
+
+    def cancel(self, request_id: str) -> bool:
+        """Ends a request; its stream closes with finish reason `cancelled`. False where none of that id runs."""
+
+        async def end() -> bool:
+            task = self._running.get(request_id)
+            return task.cancel() if task is not None else False
+
+        return self._on_loop(end())
+
+    def _begin(self, request: GenerateRequest, deliver: Deliver) -> None:
+        try:
+            if self._closed:
+                raise EngineClosedError("the engine was closed before it took the request")
+            if request.request_id in self._running:
+                raise RequestError(f"a request with id {request.request_id!r} is running; give another id or none")
+            model = self._model(request.model, RequestError)
+        except Error as error:
+            deliver(error)
+            return
+        name = f"{model.folder.model_id}/{request.request_id}"
+        task = asyncio.get_running_loop().create_task(self._work(model, request, deliver), name=name)
+        self._running[request.request_id] = task
+
+    async def _work(self, model: LoadedModel, request: GenerateRequest, deliver: Deliver) -> None:
+        run = RequestRun(model, request, deliver)
+        try:
+            # The fork refuses what exceeds its waiting queue; ours waits here and loses nothing.
+            async with self._slot():
+                await run.run()
+        except asyncio.CancelledError:
+            run.give_up()
+        except Error as error:
+            deliver(error)
+        except Exception as error:
+            logger.debug("request %s failed", request.request_id, exc_info=True)
+            failure = EngineError(f"request {request.request_id} failed in the fork: {type(error).__name__}: {error}")
+            failure.__cause__ = error
+            deliver(failure)
+        finally:
+            del self._running[request.request_id]
+
+    def _slot(self) -> asyncio.Semaphore:
+        if self._slots is None:
+            raise EngineError("the engine was not started")
+        return self._slots
+
+    # -- the loop -----------------------------------------------------------------------------------------------
+
+    def _require_loop(self) -> asyncio.AbstractEventLoop:
+        if self._closed:
+            raise EngineClosedError("this engine was closed; open a new one")
+        if self._loop is None:
+            raise EngineError("the engine was not started")
+        return self._loop
+
+    def _on_loop(self, work: Coroutine[Any, Any, T]) -> T:
+        try:
+            future: concurrent.futures.Future[T] = asyncio.run_coroutine_threadsafe(work, self._require_loop())
+        except Error:
+            work.close()
+            raise
+        return future.result()
+
+
+_open_sessions: "weakref.WeakSet[Session]" = weakref.WeakSet()
+_exit_hooked = threading.Event()
+
+
+def _end_well_at_exit() -> None:
+    """Has the interpreter's end close forgotten engines and release MLX's streams, while their threads still run."""
+    if _exit_hooked.is_set():
+        return
+    _exit_hooked.set()
+    # concurrent.futures ends its threads from threading's own exit hooks, which run before atexit's, last one first;
+    # only a hook of that kind, registered later, comes in time. asyncio and concurrent.futures rely on it too.
+    register = getattr(threading, "_register_atexit", atexit.register)
+    register(_end_well)
+
+
+def _end_well() -> None:
+    for session in list(_open_sessions):
+        session.close()
+    upstream.release_streams()

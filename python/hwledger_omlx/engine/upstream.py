@@ -1,0 +1,186 @@
+"""The fork as the engine uses it: the one place of `engine/` that knows upstream's names.
+
+Everything is imported late, after the patch series has been applied. Names are those of oMLX 0.3.6 to flyto-mlx 0.7.0;
+a fork that lacks one gets a `ForkError` that names it.
+"""
+
+import dataclasses
+import importlib
+import json
+from collections.abc import AsyncGenerator, Sequence
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+from hwledger_omlx.engine.events import ToolCall
+from hwledger_omlx.engine.model_folder import ModelFolder
+from hwledger_omlx.engine.request import GenerateRequest
+from hwledger_omlx.errors import ForkError, ModelError, RequestError
+
+
+def module(name: str) -> ModuleType:
+    """The fork's module `omlx.<name>`.
+
+    Raises:
+        ForkError: it cannot be imported; says which import failed.
+    """
+    try:
+        return importlib.import_module(f"omlx.{name}")
+    except ImportError as error:
+        raise ForkError(
+            f"the fork's omlx.{name} cannot be imported ({error}); install what is missing or use another release"
+        ) from error
+
+
+def attribute(owner: Any, name: str) -> Any:
+    """`owner.name`, or a `ForkError` that names what this fork lacks."""
+    try:
+        return getattr(owner, name)
+    except AttributeError as error:
+        kind = owner.__name__ if isinstance(owner, ModuleType) else type(owner).__name__
+        raise ForkError(f"this fork has no {kind}.{name}, which the engine needs; use a tested release") from error
+
+
+def active_bytes() -> int:
+    """Bytes of all MLX arrays that are alive now."""
+    return int(attribute(importlib.import_module("mlx.core"), "get_active_memory")())
+
+
+def release_streams() -> None:
+    """Has the fork's global MLX thread give its streams back. To be called once, at the end of the process.
+
+    The fork leaves that thread to the interpreter, and MLX 0.32 aborts the process (`terminate called without an active
+    exception`) where a thread ends that still owns a stream.
+    """
+    mlx = importlib.import_module("mlx.core")
+    if not hasattr(mlx, "clear_streams"):
+        return
+
+    def release() -> None:
+        mlx.synchronize()
+        mlx.clear_streams()
+
+    attribute(module("engine_core"), "get_mlx_executor")().submit(release).result()
+
+
+def open_pool(*, cache_dir: Path | None, max_concurrent_requests: int) -> Any:
+    """A new `EnginePool`. Must be called on the event loop that will run it.
+
+    Args:
+        cache_dir: folder of the fork's own paged SSD cache; None turns it off.
+        max_concurrent_requests: most requests in one batch.
+    """
+    scheduler = module("scheduler")
+    wanted: dict[str, Any] = {
+        "max_num_seqs": max_concurrent_requests,
+        "completion_batch_size": max_concurrent_requests,
+        "paged_ssd_cache_dir": None if cache_dir is None else str(cache_dir),
+    }
+    config_class = attribute(scheduler, "SchedulerConfig")
+    if missing := wanted.keys() - {field.name for field in dataclasses.fields(config_class)}:
+        raise ForkError(f"this fork's SchedulerConfig has no {', '.join(sorted(missing))}; use a tested release")
+    return attribute(module("engine_pool"), "EnginePool")(scheduler_config=config_class(**wanted))
+
+
+async def load_model(pool: Any, folder: ModelFolder, others: Sequence[ModelFolder]) -> Any:
+    """Loads the model of `folder` into `pool` and returns its `BatchedEngine`. `others` are the models already there.
+
+    Raises:
+        ModelError: the fork finds no model in the folder, cannot load it, or it is not one that generates text.
+    """
+    # discover_models forgets what it is not given, so the loaded ones are named again.
+    pool.discover_models([str(each.path) for each in (*others, folder)])
+    try:
+        engine = await pool.get_engine(folder.model_id, force_lm=True)
+    except ForkError:
+        raise
+    except Exception as error:
+        # mlx-lm and the fork raise what their parsers raise: KeyError, ValueError, RuntimeError, ...
+        raise ModelError(_load_failure(folder, error)) from error
+    if not hasattr(engine, "_apply_chat_template"):
+        await pool._unload_engine(folder.model_id)
+        raise ModelError(f"{folder.path} holds a {folder.model_type} model, which does not generate text")
+    return engine
+
+
+def _load_failure(folder: ModelFolder, error: Exception) -> str:
+    reason = str(error).strip().split("\n")[0] or type(error).__name__
+    if isinstance(error, ValueError) and "not supported" in reason:
+        return f"{folder.path}: architecture {folder.model_type!r} is not supported by this mlx-lm; {reason}"
+    return f"{folder.path} ({folder.model_type}) could not be loaded: {type(error).__name__}: {reason}"
+
+
+def prompt_token_ids(engine: Any, request: GenerateRequest) -> list[int]:
+    """The tokens of the request's prompt, by the model's own template and tokenizer.
+
+    Raises:
+        RequestError: the template refuses the messages.
+    """
+    if isinstance(request.prompt, str):
+        text = request.prompt
+    else:
+        convert = attribute(module("api.tool_calling"), "convert_tools_for_template")
+        tools = convert([dict(tool) for tool in request.tools]) if request.tools else None
+        messages = engine._preprocess_messages([dict(message) for message in request.prompt])
+        kwargs = dict(request.chat_template_kwargs) if request.chat_template_kwargs else None
+        try:
+            text = engine._apply_chat_template(messages, tools, chat_template_kwargs=kwargs)
+        except Exception as error:
+            # Templates are programs of the model's: they raise jinja2's errors and anything their filters raise.
+            raise RequestError(f"the model's chat template refuses these messages: {error}") from error
+    return list(engine.tokenizer.encode(text))
+
+
+def sampling_params(request: GenerateRequest) -> Any:
+    """The fork's `SamplingParams` for the request."""
+    return attribute(module("request"), "SamplingParams")(
+        max_tokens=request.max_tokens,
+        temperature=request.temperature,
+        top_p=request.top_p,
+        top_k=request.top_k,
+        min_p=request.min_p,
+        repetition_penalty=request.repetition_penalty,
+        presence_penalty=request.presence_penalty,
+        frequency_penalty=request.frequency_penalty,
+        stop=list(request.stop),
+        seed=request.seed,
+        thinking_budget=request.thinking_budget,
+    )
+
+
+def requests_of(engine: Any) -> Any:
+    """The `AsyncEngineCore` that takes `engine`'s requests: `add_request`, `stream_outputs`, `abort_request`."""
+    return attribute(engine, "_engine")
+
+
+async def outputs(core: Any, request_id: str) -> AsyncGenerator[Any]:
+    """The fork's outputs of a request; one with `error` set is the last."""
+    stream = core.stream_outputs(request_id)
+    try:
+        async for output in stream:
+            yield output
+            if output.error:
+                return
+    finally:
+        await stream.aclose()
+
+
+def answer_parts(engine: Any, request: GenerateRequest, raw: str) -> tuple[str, str, tuple[ToolCall, ...]]:
+    """Splits the raw output into `(text, reasoning, tool calls)`, by the fork's parsers."""
+    pattern = attribute(module("api.utils"), "SPECIAL_TOKENS_PATTERN")
+    plain = pattern.sub("", raw)
+    if isinstance(request.prompt, str):
+        return plain, "", ()
+    reasoning, text = attribute(module("api.thinking"), "extract_thinking")(plain)
+    calls: tuple[ToolCall, ...] = ()
+    if request.tools:
+        parse = attribute(module("api.tool_calling"), "parse_tool_calls_with_thinking_fallback")
+        text, parsed = parse(reasoning, text, engine.tokenizer, [dict(tool) for tool in request.tools])
+        calls = tuple(
+            ToolCall(call.id, call.function.name, _as_json_text(call.function.arguments)) for call in parsed or ()
+        )
+    return text.strip(), reasoning.strip(), calls
+
+
+def _as_json_text(arguments: Any) -> str:
+    return arguments if isinstance(arguments, str) else json.dumps(arguments)

@@ -1,0 +1,38 @@
+"""One environment variable, `HWLEDGER_OMLX_LOG`, sets the level of what Rust and Python have to say.
+
+Rust's tracing events arrive in Python's `logging` (see rust/extension/src/logs.rs); this sets the level there.
+"""
+
+import logging
+import os
+
+VARIABLE = "HWLEDGER_OMLX_LOG"
+_LEVELS = {"trace": 5, "debug": 10, "info": 20, "warn": 30, "warning": 30, "error": 40, "critical": 50, "off": 100}
+_OURS = ("hwledger_omlx", "hwledger_omlx_core", "hwledger_omlx_extension", "omlx")
+
+
+def configure(*, to_stderr: bool = False) -> int:
+    """Applies the variable to our loggers, Rust's and the fork's, and returns the level in force.
+
+    Args:
+        to_stderr: also give the root logger a handler, for a program of ours; a library leaves handlers to its user.
+    """
+    logging.getLogger("omlx.engine_core").addFilter(_unhelpful)
+    given = os.environ.get(VARIABLE, "").strip().lower()
+    level = _LEVELS.get(given, logging.WARNING)
+    if to_stderr:
+        logging.basicConfig(format="%(asctime)s %(levelname)s %(name)s: %(message)s")
+        # What other libraries have to say at DEBUG drowns ours; they stay at WARNING or above.
+        logging.getLogger().setLevel(max(level, logging.WARNING))
+    if given or to_stderr:
+        for name in _OURS:
+            logging.getLogger(name).setLevel(level)
+    if given and given not in _LEVELS:
+        known = ", ".join(_LEVELS)
+        logging.getLogger("hwledger_omlx").warning("%s=%s is no level; known are %s", VARIABLE, given, known)
+    return level
+
+
+def _unhelpful(record: logging.LogRecord) -> bool:
+    """Drops the fork's warning at each engine's start that MLX refuses a default stream: nobody can do anything."""
+    return not record.getMessage().startswith("set_default_stream unavailable")

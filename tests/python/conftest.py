@@ -1,0 +1,31 @@
+"""What the tests share: a home of their own, and a tiny model."""
+
+import os
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+os.environ["HF_HUB_OFFLINE"] = "1"
+
+
+@pytest.fixture(scope="session", autouse=True)
+def own_home(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
+    """Nothing that a test starts may reach the user's folders."""
+    home = tmp_path_factory.mktemp("home")
+    patch = pytest.MonkeyPatch()
+    patch.setenv("HOME", str(home))
+    patch.setenv("HWLEDGER_OMLX_HOME", str(home / "hwledger-omlx"))
+    patch.delenv("HWLEDGER_OMLX_LOG", raising=False)
+    yield home
+    patch.undo()
+    touched = {entry.name for entry in home.iterdir()} & {".omlx", ".fmlx"}
+    assert not touched, f"something wrote to {touched} in the user's home"
+
+
+@pytest.fixture(scope="session")
+def tiny_model(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Folder of a tiny random Qwen3 model with a chat template."""
+    from hwledger_omlx.fork import probe_model
+
+    return probe_model.write(tmp_path_factory.mktemp("models") / "tiny")
