@@ -245,5 +245,5 @@ def test_the_engine_works_under_a_running_event_loop(tiny_model: Path) -> None:
 
 
 def test_what_the_engine_runs_on_is_told(engine: hw.Engine) -> None:
-    assert engine.fork.fork.version
-    assert {hook.status for hook in engine.fork.hooks} <= {"applied", "inapplicable"}
+    assert engine.fork.version
+    assert {hook.status for hook in engine.hooks} <= {"applied", "inapplicable"}

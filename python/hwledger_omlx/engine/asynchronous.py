@@ -14,7 +14,8 @@ from hwledger_omlx.engine.model_folder import ModelFolder
 from hwledger_omlx.engine.request import GenerateRequest, RequestFields
 from hwledger_omlx.engine.session import Session
 from hwledger_omlx.errors import EngineError
-from hwledger_omlx.fork.load import LoadedFork
+from hwledger_omlx.fork.locate import Fork
+from hwledger_omlx.fork.verify import HookReport
 
 
 class AsyncEngine:
@@ -100,9 +101,14 @@ class AsyncEngine:
         await asyncio.to_thread(self._session.unload, model_id)
 
     @property
-    def fork(self) -> LoadedFork:
-        """The fork in use: distribution, version, path, and the state of each hook."""
-        return self._session.fork
+    def fork(self) -> Fork:
+        """The fork in use: its distribution, version and path."""
+        return self._session.fork.fork
+
+    @property
+    def hooks(self) -> tuple[HookReport, ...]:
+        """What became of each hook of the patch series in this process."""
+        return self._session.fork.hooks
 
     @property
     def models(self) -> dict[str, ModelFolder]:

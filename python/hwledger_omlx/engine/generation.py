@@ -62,7 +62,8 @@ class RequestRun:
         request_id = self._request.request_id
         reason: FinishReason = "cancelled"
         try:
-            token_ids = upstream.prompt_token_ids(self._model.engine, self._request)
+            # A long prompt takes a tokenizer tens of milliseconds and more; other streams go on meanwhile.
+            token_ids = await asyncio.to_thread(upstream.prompt_token_ids, self._model.engine, self._request)
             self._check_fits(len(token_ids))
             self._prompt_tokens = len(token_ids)
             tell = asyncio.get_running_loop().call_soon_threadsafe

@@ -6,7 +6,12 @@ use pyo3::create_exception;
 use pyo3::exceptions::PyException;
 
 create_exception!(hwledger_omlx, Error, PyException, "Base of every error that hwledger-omlx raises on purpose.");
-create_exception!(hwledger_omlx, ForkError, Error, "No usable fork: none found, too old, or it cannot be loaded safely.");
+create_exception!(
+    hwledger_omlx,
+    ForkError,
+    Error,
+    "No usable fork: none found, too old, or it cannot be loaded safely."
+);
 create_exception!(hwledger_omlx, SeriesError, Error, "A patch manifest is malformed or cannot be locked.");
 create_exception!(hwledger_omlx, ModelError, Error, "A model is missing, is none, or cannot be loaded.");
 create_exception!(hwledger_omlx, RequestError, Error, "A request asks for what cannot be; the engine goes on.");

@@ -13,9 +13,7 @@ use pyo3::prelude::*;
 #[pymodule(name = "_native")]
 pub mod native {
     #[pymodule_export]
-    use super::errors::{
-        EngineError, Error, ForkError, HarnessError, ModelError, RequestError, SeriesError,
-    };
+    use super::errors::{EngineError, Error, ForkError, HarnessError, ModelError, RequestError, SeriesError};
     #[pymodule_export]
     use super::series::{Hook, lock_manifest, parse_series, series};
 

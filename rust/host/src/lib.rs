@@ -1,1 +1,50 @@
-//! The host.
+//! Hosts the Python engine of hwledger-omlx inside a Rust program and streams from it.
+//!
+//! ```no_run
+//! use hwledger_omlx_host::{EngineConfig, Event, GenerateRequest, Host};
+//!
+//! # async fn run() -> Result<(), hwledger_omlx_host::Error> {
+//! let host = Host::builder().venv(".venv").start()?;
+//! let engine = host.engine(EngineConfig::new("path/to/model")).await?;
+//! let mut events = engine.generate(GenerateRequest::text("Once upon a time").max_tokens(64));
+//! while let Some(event) = events.next().await {
+//!     if let Event::Token(token) = event? {
+//!         print!("{}", token.text);
+//!     }
+//! }
+//! engine.close().await?;
+//! # Ok(())
+//! # }
+//! ```
+//!
+//! Python runs on threads of its own: no future of this crate attaches to the interpreter, so they may be polled on any
+//! executor. The interpreter is never finalized; a program that used an engine ends with [`exit`]. Signals are left to
+//! the program: the interpreter installs no handlers.
+
+#[cfg(not(unix))]
+compile_error!("the host runs on Linux and macOS, where MLX does");
+
+mod config;
+mod doctor;
+mod embed;
+mod engine;
+mod error;
+mod events;
+mod exit;
+mod host;
+mod lane;
+mod request;
+mod session;
+mod stream;
+mod venv;
+
+pub use config::{CacheKind, EngineConfig};
+pub use doctor::{Device, Distribution, DoctorReport};
+pub use engine::{Engine, ForkReport, HookReport};
+pub use error::{Error, Raised, StartupError};
+pub use events::{DoneEvent, Event, FinishReason, Generation, ProgressEvent, Timings, TokenEvent, ToolCall, Usage};
+pub use exit::exit;
+pub use host::{Host, HostBuilder};
+pub use request::{GenerateRequest, Prompt};
+pub use stream::EventStream;
+pub use venv::{FoundBy, Venv, linked_python};

@@ -1,0 +1,136 @@
+"""The face of the package to the Rust host (rust/host), which calls these functions and nothing else by name.
+
+Requests and settings arrive as JSON text. Events leave as the objects they are: to read an object's fields from Rust
+costs less than to make text of them and parse it.
+"""
+
+import importlib.metadata
+import importlib.util
+import json
+import os
+import platform
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from hwledger_omlx import __version__, logs
+from hwledger_omlx.engine.config import EngineConfig
+from hwledger_omlx.engine.events import Event
+from hwledger_omlx.engine.request import GenerateRequest
+from hwledger_omlx.errors import EngineError, Error
+
+Sink = Callable[[Event | BaseException], None]
+"""Takes each event of a request, and the exception that ends it, on the engine's thread. Of the host; never blocks."""
+
+
+def prepare(stdout_to_stderr: bool) -> None:
+    """Called once, when the interpreter has started.
+
+    Args:
+        stdout_to_stderr: what Python code prints goes to standard error; standard output is the host's alone.
+    """
+    # The host ignores what would lead Python elsewhere; so shall the processes that Python starts.
+    for variable in ("PYTHONHOME", "PYTHONPATH"):
+        os.environ.pop(variable, None)
+    if stdout_to_stderr:
+        sys.stdout = sys.stderr
+    logs.configure(to_stderr=stdout_to_stderr)
+
+
+def open_session(config: str) -> Any:
+    """A started session of the settings in `config`, a JSON object with the fields of `EngineConfig`. Blocks to load.
+
+    Raises:
+        Error: whatever `Session.start` raises, and EngineError for settings that cannot be.
+    """
+    from hwledger_omlx.engine.session import Session  # the first import of the fork and MLX, which doctor must survive
+
+    settings = json.loads(config)
+    try:
+        session = Session(EngineConfig.of(settings.pop("model"), settings))
+    except (TypeError, KeyError) as error:
+        raise EngineError(f"these are no settings of an engine: {error}") from error
+    session.start()
+    return session
+
+
+def report(session: Any) -> str:
+    """The fork that a started session runs, and the state of each hook, as JSON."""
+    return json.dumps(_fork_report(session.fork))
+
+
+def submit(session: Any, request: str, sink: Sink) -> str:
+    """Submits a request, a JSON object with `prompt` and the fields of `GenerateRequest`, and returns its id.
+
+    Raises:
+        RequestError: the request asks for what cannot be.
+        EngineClosedError: the session is closed.
+    """
+    fields = json.loads(request)
+    prompt = fields.pop("prompt")
+    request_id: str = session.submit(GenerateRequest.parse(prompt, **fields), sink)
+    return request_id
+
+
+def doctor(fork: str | Path | None) -> str:
+    """Examines interpreter, package, fork, hooks and device; the JSON of the host's `DoctorReport`. Loads no model.
+
+    Args:
+        fork: a checkout, as in `EngineConfig`.
+    """
+    problems: list[str] = []
+    spec = importlib.util.find_spec("hwledger_omlx._native")
+    found: dict[str, Any] = {
+        "interpreter": sys.executable,
+        "python": platform.python_version(),
+        "package": {"version": __version__, "path": str(Path(__file__).parent)},
+        "native": spec.origin if spec else None,
+        "problems": problems,
+    }
+    if found["native"] != "built-in":
+        problems.append(f"hwledger_omlx._native comes from {found['native']}, not from the host: its state is double")
+    _examine(found, "device", _device)
+    _examine(found, "fork", lambda: _load_fork(fork))
+    hooks = found["fork"]["hooks"] if found["fork"] else []
+    problems += [f"hook {hook['id']} is refused: {hook['reason']}" for hook in hooks if hook["status"] == "refused"]
+    return json.dumps(found)
+
+
+def _examine(found: dict[str, Any], part: str, look: Callable[[], dict[str, Any]]) -> None:
+    found[part] = None
+    try:
+        found[part] = look()
+    except Error as error:
+        found["problems"].append(str(error))
+    except Exception as error:  # noqa: BLE001 - an examination tells of whatever is broken
+        found["problems"].append(f"{part} cannot be examined: {type(error).__name__}: {error}")
+
+
+def _device() -> dict[str, Any]:
+    import mlx.core as mx
+
+    mx.eval(mx.ones(1) + 1)  # a device that is listed need not work
+    return {"mlx": importlib.metadata.version("mlx"), "name": str(mx.default_device())}
+
+
+def _load_fork(fork: str | Path | None) -> dict[str, Any]:
+    from hwledger_omlx.engine import upstream
+    from hwledger_omlx.fork.load import load
+
+    loaded = load(None if fork is None else Path(fork))
+    # Whether a hook is in use shows only where its module is there; these are what a session imports.
+    for name in ("scheduler", "engine_pool", "engine.batched"):
+        upstream.module(name)
+    loaded.confirm()
+    return _fork_report(loaded)
+
+
+def _fork_report(loaded: Any) -> dict[str, Any]:
+    fork = loaded.fork
+    return {
+        "distribution": fork.distribution,
+        "version": str(fork.version),
+        "path": str(fork.path),
+        "hooks": [{"id": hook.id, "status": str(hook.status), "reason": hook.reason or ""} for hook in loaded.hooks],
+    }

@@ -1,0 +1,71 @@
+//! What an engine is started with. Fields as `hwledger_omlx.engine.session.EngineConfig` has them.
+
+use std::path::PathBuf;
+
+use serde::{Deserialize, Serialize};
+
+/// Configuration of one engine.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct EngineConfig {
+    /// A model's folder, or a Hugging Face id where online.
+    pub model: String,
+    /// Folder of the KV cache on disk; `None` is the package's default folder.
+    #[serde(default)]
+    pub cache_dir: Option<PathBuf>,
+    /// Which KV cache outlives the request; `None` is none.
+    #[serde(default = "default_cache")]
+    pub cache: Option<CacheKind>,
+    /// A checkout of the fork, put before the installed one.
+    #[serde(default)]
+    pub fork: Option<PathBuf>,
+    /// How many requests are decoded in one batch; more wait.
+    #[serde(default = "default_concurrency")]
+    pub max_concurrent_requests: u32,
+}
+
+/// Who keeps the KV cache.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+#[non_exhaustive]
+pub enum CacheKind {
+    /// The fork's own paged SSD cache.
+    Fork,
+}
+
+impl EngineConfig {
+    /// The defaults, with `model`.
+    #[must_use]
+    pub fn new(model: impl Into<String>) -> Self {
+        Self {
+            model: model.into(),
+            cache_dir: None,
+            cache: default_cache(),
+            fork: None,
+            max_concurrent_requests: default_concurrency(),
+        }
+    }
+
+    /// Keeps the KV cache in this folder.
+    #[must_use]
+    pub fn cache_dir(mut self, folder: impl Into<PathBuf>) -> Self {
+        self.cache_dir = Some(folder.into());
+        self
+    }
+
+    /// Takes the fork from this checkout.
+    #[must_use]
+    pub fn fork(mut self, checkout: impl Into<PathBuf>) -> Self {
+        self.fork = Some(checkout.into());
+        self
+    }
+}
+
+#[expect(clippy::unnecessary_wraps, reason = "the type of the field it is a default of")]
+fn default_cache() -> Option<CacheKind> {
+    Some(CacheKind::Fork)
+}
+
+fn default_concurrency() -> u32 {
+    8
+}

@@ -1,0 +1,103 @@
+//! One engine: requests, models, end.
+
+use std::path::PathBuf;
+use std::sync::Arc;
+
+use serde::{Deserialize, Serialize};
+
+use crate::error::Error;
+use crate::host::Host;
+use crate::request::GenerateRequest;
+use crate::session::Session;
+use crate::stream::EventStream;
+
+/// A running engine. Cheap to clone; it is closed by [`Engine::close`], or when the last clone and stream are dropped.
+///
+/// Concurrent requests are decoded in one batch.
+#[derive(Debug, Clone)]
+pub struct Engine {
+    host: Host,
+    session: Arc<Session>,
+    fork: Arc<ForkReport>,
+}
+
+/// The fork that an engine runs, and the state of each hook in it.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ForkReport {
+    /// Name of the distribution that brought the package `omlx`; `None` for a bare checkout.
+    pub distribution: Option<String>,
+    /// Its version.
+    pub version: String,
+    /// Where it was loaded from.
+    pub path: PathBuf,
+    /// The hooks of the patch series, in order.
+    pub hooks: Vec<HookReport>,
+}
+
+/// What became of one hook.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct HookReport {
+    /// Id of the hook in the series.
+    pub id: String,
+    /// `applied`, `drifted`, `refused`, …
+    pub status: String,
+    /// Why, where there is something to say.
+    pub reason: String,
+}
+
+impl Engine {
+    pub(crate) fn new(host: Host, session: Arc<Session>, fork: ForkReport) -> Self {
+        Self { host, session, fork: Arc::new(fork) }
+    }
+
+    /// The fork in use.
+    #[must_use]
+    pub fn fork(&self) -> &ForkReport {
+        &self.fork
+    }
+
+    /// Submits a request at once; its events arrive in the stream. A request that is refused is a stream of one error.
+    #[must_use = "dropping the stream cancels the request"]
+    pub fn generate(&self, request: GenerateRequest) -> EventStream {
+        EventStream::submit(&self.host, &self.session, request)
+    }
+
+    /// Loads a further model, a folder or a Hugging Face id, and returns its id for [`GenerateRequest::model`].
+    ///
+    /// # Errors
+    /// [`Error::Model`], [`Error::ModelNotFound`] or [`Error::EngineClosed`]; the engine goes on.
+    pub async fn load(&self, model: impl Into<String>) -> Result<String, Error> {
+        let (session, model) = (self.open()?, model.into());
+        self.host
+            .loading()
+            .call(move |py| session.object().call_method1(py, "load", (model,))?.extract::<String>(py))
+            .wait()
+            .await
+    }
+
+    /// Cancels the requests of a model and releases its memory.
+    ///
+    /// # Errors
+    /// [`Error::Model`] if no model of that id is loaded, or [`Error::EngineClosed`].
+    pub async fn unload(&self, model_id: impl Into<String>) -> Result<(), Error> {
+        let (session, model_id) = (self.open()?, model_id.into());
+        self.host
+            .loading()
+            .call(move |py| session.object().call_method1(py, "unload", (model_id,)).map(drop))
+            .wait()
+            .await
+    }
+
+    /// Cancels what runs, flushes the cache, unloads the models and joins the engine's threads. Later requests fail with
+    /// [`Error::EngineClosed`]; closing again is no error.
+    ///
+    /// # Errors
+    /// [`Error::Engine`] or [`Error::Python`] if something could not be released.
+    pub async fn close(&self) -> Result<(), Error> {
+        self.session.close().wait().await
+    }
+
+    fn open(&self) -> Result<Arc<Session>, Error> {
+        if self.session.is_closed() { Err(Error::closed()) } else { Ok(Arc::clone(&self.session)) }
+    }
+}

@@ -1,0 +1,209 @@
+//! The running interpreter with the package in it, and the way to engines.
+
+use std::path::PathBuf;
+use std::sync::{Arc, Mutex, PoisonError, Weak};
+
+use pyo3::prelude::*;
+
+use crate::config::EngineConfig;
+use crate::doctor::DoctorReport;
+use crate::embed;
+use crate::engine::Engine;
+use crate::error::{Error, StartupError};
+use crate::lane::{Lane, Queue, STACK_BYTES};
+use crate::session::Session;
+use crate::venv::Venv;
+
+/// Python, running in this process with the package imported. Cheap to clone; all clones are the same interpreter.
+#[derive(Debug, Clone)]
+pub struct Host(Arc<Running>);
+
+#[derive(Debug)]
+struct Running {
+    venv: Venv,
+    /// `hwledger_omlx.host`.
+    module: Py<PyModule>,
+    /// Python's main thread: loads engines and models, one after the other.
+    loading: Lane,
+    /// A second thread for what must not wait behind a load: submit and cancel.
+    calls: Lane,
+    sessions: Mutex<Vec<Weak<Session>>>,
+}
+
+/// How to start the interpreter.
+#[derive(Debug, Clone, Default)]
+#[must_use]
+pub struct HostBuilder {
+    venv: Option<PathBuf>,
+    stdout_to_stderr: bool,
+}
+
+impl HostBuilder {
+    /// Runs in this virtual environment. Without it, see [`Venv::locate`].
+    pub fn venv(mut self, path: impl Into<PathBuf>) -> Self {
+        self.venv = Some(path.into());
+        self
+    }
+
+    /// What Python code prints goes to standard error, so that standard output is the program's alone.
+    pub fn stdout_to_stderr(mut self, yes: bool) -> Self {
+        self.stdout_to_stderr = yes;
+        self
+    }
+
+    /// Starts Python and imports the package; blocks for a moment. Where the process hosts it already, this is a further
+    /// handle to it. A program that wants signals handled installs its handlers before.
+    ///
+    /// # Errors
+    /// [`Error::Startup`] says what is missing. After a failure past the checks of the venv, Python cannot be started
+    /// again in this process, and the same error comes again.
+    pub fn start(self) -> Result<Host, Error> {
+        static STARTED: Mutex<Option<Result<Host, StartupError>>> = Mutex::new(None);
+        let venv = Venv::locate(self.venv.as_deref())?;
+        let mut started = STARTED.lock().unwrap_or_else(PoisonError::into_inner);
+        match &*started {
+            None => {
+                let outcome = Host::launch(venv, self.stdout_to_stderr);
+                *started = Some(outcome.clone());
+                outcome.map_err(Error::from)
+            }
+            Some(Ok(host)) if host.venv().path() != venv.path() => {
+                Err(StartupError::AlreadyStarted { running: host.venv().path().to_owned() }.into())
+            }
+            Some(outcome) => outcome.clone().map_err(Error::from),
+        }
+    }
+}
+
+impl Host {
+    /// A builder with the defaults.
+    pub fn builder() -> HostBuilder {
+        HostBuilder::default()
+    }
+
+    fn launch(venv: Venv, stdout_to_stderr: bool) -> Result<Self, StartupError> {
+        let no_thread =
+            |error: std::io::Error| StartupError::Interpreter { message: format!("no thread for it: {error}") };
+        tracing::info!(venv = %venv.path().display(), found_by = %venv.found_by(), "Python starts");
+        let (loading, queue) = Lane::new();
+        let (reply, outcome) = std::sync::mpsc::channel();
+        let target = venv.clone();
+        std::thread::Builder::new()
+            .name("hwledger-python".to_owned())
+            .stack_size(STACK_BYTES)
+            .spawn(move || own_interpreter(&target, stdout_to_stderr, queue, &reply))
+            .map_err(no_thread)?;
+        let module =
+            outcome.recv().map_err(|_| StartupError::Interpreter { message: "its thread failed".to_owned() })??;
+        let calls = Lane::spawn("hwledger-calls").map_err(no_thread)?;
+        Ok(Self(Arc::new(Running { venv, module, loading, calls, sessions: Mutex::default() })))
+    }
+
+    /// The environment it runs in.
+    #[must_use]
+    pub fn venv(&self) -> &Venv {
+        &self.0.venv
+    }
+
+    /// Starts an engine: loads the fork, if it is the first, and the model. Takes as long as the model takes to load;
+    /// engines load one after the other. If the future is dropped, the engine is closed as soon as it is there.
+    ///
+    /// # Errors
+    /// [`Error::Fork`], [`Error::ForkNotFound`], [`Error::Series`], [`Error::Model`], [`Error::ModelNotFound`], or
+    /// [`Error::Engine`] for settings that cannot be.
+    pub async fn engine(&self, config: EngineConfig) -> Result<Engine, Error> {
+        let text = serde_json::to_string(&config).map_err(|error| Error::engine(error.to_string()))?;
+        let host = self.clone();
+        let (session, report) = self
+            .0
+            .loading
+            .call(move |py| {
+                // Told from this thread, for the way of an event may lead through Python's logging.
+                tracing::info!(model = config.model, "engine starts");
+                let module = host.0.module.bind(py);
+                let session = Arc::new(Session::new(module.call_method1("open_session", (text,))?.unbind()));
+                let report = module.call_method1("report", (session.object(),))?.extract::<String>()?;
+                host.sessions().push(Arc::downgrade(&session));
+                tracing::info!(model = config.model, "engine is ready");
+                Ok((session, report))
+            })
+            .wait()
+            .await?;
+        let report = serde_json::from_str(&report).map_err(|error| Error::engine(error.to_string()))?;
+        Ok(Engine::new(self.clone(), session, report))
+    }
+
+    /// Examines the environment: package, fork, hooks, device. Loads the fork, and no model.
+    ///
+    /// # Errors
+    /// [`Error::Python`] if the examination itself fails; what it finds wrong is in [`DoctorReport::problems`].
+    pub async fn doctor(&self, fork: Option<PathBuf>) -> Result<DoctorReport, Error> {
+        let host = self.clone();
+        let text = self
+            .0
+            .loading
+            .call(move |py| host.0.module.bind(py).call_method1("doctor", (fork,))?.extract::<String>())
+            .wait()
+            .await?;
+        let report: DoctorReport = serde_json::from_str(&text).map_err(|error| Error::engine(error.to_string()))?;
+        Ok(report.with_host(self.venv()))
+    }
+
+    /// Closes every open engine: cancels what runs, flushes the caches, joins the threads. The interpreter stays, and
+    /// further engines can be opened; a program that is done calls [`crate::exit`] next.
+    ///
+    /// # Errors
+    /// The first failure to close; the others are closed all the same.
+    pub async fn shutdown(&self) -> Result<(), Error> {
+        let open: Vec<_> = self.sessions().drain(..).filter_map(|session| session.upgrade()).collect();
+        // All at once: each closes on a thread of its own from here on.
+        let closing: Vec<_> = open.iter().map(|session| session.close()).collect();
+        let mut outcome = Ok(());
+        for close in closing {
+            outcome = outcome.and(close.wait().await);
+        }
+        outcome
+    }
+
+    pub(crate) fn module(&self) -> &Py<PyModule> {
+        &self.0.module
+    }
+
+    pub(crate) fn loading(&self) -> &Lane {
+        &self.0.loading
+    }
+
+    pub(crate) fn calls(&self) -> &Lane {
+        &self.0.calls
+    }
+
+    fn sessions(&self) -> std::sync::MutexGuard<'_, Vec<Weak<Session>>> {
+        let mut sessions = self.0.sessions.lock().unwrap_or_else(PoisonError::into_inner);
+        sessions.retain(|session| session.strong_count() > 0);
+        sessions
+    }
+}
+
+/// The life of Python's main thread.
+fn own_interpreter(
+    venv: &Venv,
+    stdout_to_stderr: bool,
+    queue: Queue,
+    reply: &std::sync::mpsc::Sender<Result<Py<PyModule>, StartupError>>,
+) {
+    let module = embed::start_interpreter(venv).and_then(|()| {
+        Python::attach(|py| {
+            let module = embed::import_package(py, venv)?;
+            module.call_method1(py, "prepare", (stdout_to_stderr,)).map_err(|error| StartupError::Package {
+                path: venv.path().to_owned(),
+                raised: crate::error::Raised::read(py, &error),
+            })?;
+            Ok(module)
+        })
+    });
+    let failed = module.is_err();
+    let _ = reply.send(module);
+    if !failed {
+        queue.work_off();
+    }
+}
