@@ -1,0 +1,1 @@
+"""Scripts that make the small model `notes`: data generator, tokenizer, training, export, evaluation."""
