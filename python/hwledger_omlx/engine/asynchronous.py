@@ -68,7 +68,11 @@ class AsyncEngine:
         ended = False
         try:
             while not ended:
-                event = await events.get()
+                try:
+                    event = await asyncio.wait_for(events.get(), bar.wait_s)
+                except TimeoutError:
+                    bar.tick()
+                    continue
                 bar.take(event)
                 if isinstance(event, Exception):
                     ended = True

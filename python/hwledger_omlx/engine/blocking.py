@@ -69,7 +69,11 @@ class Engine:
         ended = False
         try:
             while not ended:
-                event = events.get()
+                try:
+                    event = events.get(timeout=bar.wait_s)
+                except queue.Empty:
+                    bar.tick()
+                    continue
                 bar.take(event)
                 if isinstance(event, Exception):
                     ended = True

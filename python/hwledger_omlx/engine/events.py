@@ -76,11 +76,13 @@ class TokenEvent:
 
 @dataclass(frozen=True, slots=True)
 class ProgressEvent:
-    """How far the prefill of the prompt has come, once a chunk."""
+    """How far the prefill of the prompt has come: at its start, and after each chunk."""
 
     request_id: str
     done_tokens: int
+    """Prompt tokens computed or restored by now."""
     total_tokens: int
+    """All tokens of the prompt."""
     kind: Literal["progress"] = "progress"
 
 

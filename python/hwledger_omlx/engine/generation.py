@@ -66,6 +66,7 @@ class RequestRun:
             token_ids = await asyncio.to_thread(upstream.prompt_token_ids, self._model.engine, self._request)
             self._check_fits(len(token_ids))
             self._prompt_tokens = len(token_ids)
+            self._progress(0, len(token_ids))
             tell = asyncio.get_running_loop().call_soon_threadsafe
             prefill_progress.subscribe(request_id, lambda done, total: tell(self._progress, done, total))
             await self._core.add_request(
@@ -124,10 +125,11 @@ class RequestRun:
         if text or token_ids:
             self._deliver(TokenEvent(self._request.request_id, text, token_ids))
 
-    def _progress(self, done: int, total: int) -> None:
+    def _progress(self, done: int, of_uncached: int) -> None:
         # Progress comes over from another thread and may be overtaken by the first token.
         if self._first_token_s is None:
-            self._deliver(ProgressEvent(self._request.request_id, done, total))
+            restored = self._prompt_tokens - of_uncached
+            self._deliver(ProgressEvent(self._request.request_id, restored + done, self._prompt_tokens))
 
     def _check_fits(self, prompt_tokens: int) -> None:
         if prompt_tokens == 0:

@@ -4,13 +4,12 @@ Shown on standard error when that is a terminal, or in a notebook; never elsewhe
 second. Knows events and byte counts; nothing of the fork.
 """
 
+import importlib.util
 import sys
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any
-
-from tqdm.auto import tqdm
 
 from hwledger_omlx.engine.events import Event, ProgressEvent
 
@@ -31,6 +30,16 @@ def _in_notebook() -> bool:
     return shell is not None and type(shell).__name__ == "ZMQInteractiveShell"
 
 
+def _bar(**options: Any) -> Any:
+    """A tqdm bar: a widget in a notebook that has ipywidgets, else text."""
+    if _in_notebook() and importlib.util.find_spec("ipywidgets") is not None:
+        from tqdm.notebook import tqdm
+    else:
+        # Not tqdm.auto, which warns in every notebook without ipywidgets.
+        from tqdm.std import tqdm
+    return tqdm(delay=_DELAY_S, leave=False, **options)
+
+
 @contextmanager
 def loading(name: str, total_bytes: int, loaded_bytes: Callable[[], int], *, show: bool) -> Iterator[None]:
     """A bar of bytes while the body loads `name`: `loaded_bytes` is asked from another thread."""
@@ -41,12 +50,10 @@ def loading(name: str, total_bytes: int, loaded_bytes: Callable[[], int], *, sho
     start_bytes = loaded_bytes()
 
     def watch() -> None:
-        with tqdm(
-            total=total_bytes, desc=f"loading {name}", unit="B", unit_scale=True, delay=_DELAY_S, leave=False
-        ) as bar:
+        with _bar(total=total_bytes, desc=f"loading {name}", unit="B", unit_scale=True) as bar:
             while not done.wait(_POLL_S):
-                bar.n = min(total_bytes, max(0, loaded_bytes() - start_bytes))
-                bar.refresh()
+                loaded = min(total_bytes, max(0, loaded_bytes() - start_bytes))
+                bar.update(loaded - bar.n)
 
     watcher = threading.Thread(target=watch, name="hwledger-progress", daemon=True)
     watcher.start()
@@ -58,27 +65,32 @@ def loading(name: str, total_bytes: int, loaded_bytes: Callable[[], int], *, sho
 
 
 class PrefillBar:
-    """A bar over the `ProgressEvent`s of one request; gone at the first other event."""
+    """A bar over the `ProgressEvent`s of one request, from its submission on; gone at the first other event."""
 
     def __init__(self, *, show: bool) -> None:
-        self._show = show
-        self._bar: Any = None
+        # Made now, so that the half second counts from here and not from the end of the first chunk.
+        self._bar: Any = _bar(desc="prefill", unit="tok") if show else None
+
+    @property
+    def wait_s(self) -> float | None:
+        """How long to wait for the next event before `tick`; None for as long as it takes."""
+        return None if self._bar is None else _DELAY_S
+
+    def tick(self) -> None:
+        """Shows that time passes, between events."""
+        if self._bar is not None:
+            self._bar.refresh()
 
     def take(self, event: Event | Exception) -> None:
         """Moves the bar, or ends it."""
-        if not self._show:
-            return
-        if isinstance(event, ProgressEvent):
-            if self._bar is None:
-                self._bar = tqdm(total=event.total_tokens, desc="prefill", unit="tok", delay=_DELAY_S, leave=False)
-            self._bar.n = event.done_tokens
-            self._bar.refresh()
-        else:
+        if isinstance(event, ProgressEvent) and self._bar is not None:
+            self._bar.total = event.total_tokens
+            self._bar.update(event.done_tokens - self._bar.n)
+        elif not isinstance(event, ProgressEvent):
             self.close()
 
     def close(self) -> None:
         """Removes the bar."""
-        self._show = False
         if self._bar is not None:
             self._bar.close()
             self._bar = None

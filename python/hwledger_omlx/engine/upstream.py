@@ -17,6 +17,10 @@ from hwledger_omlx.engine.model_folder import ModelFolder
 from hwledger_omlx.engine.request import GenerateRequest
 from hwledger_omlx.errors import ForkError, ModelError, RequestError
 
+_CPU_PREFILL_CHUNK_TOKENS = 512
+"""In place of the fork's 2048, on a CPU: the shipped model takes 2,260 tokens in 9.2 s so, and in 12.1 s by the fork's
+chunks. A cancelled request ends within a chunk, so it ends sooner too."""
+
 
 def module(name: str) -> ModuleType:
     """The fork's module `omlx.<name>`.
@@ -76,6 +80,9 @@ def open_pool(*, cache_dir: Path | None, max_concurrent_requests: int) -> Any:
         "completion_batch_size": max_concurrent_requests,
         "paged_ssd_cache_dir": None if cache_dir is None else str(cache_dir),
     }
+    mlx = importlib.import_module("mlx.core")
+    if mlx.default_device() == mlx.Device(mlx.cpu):
+        wanted["prefill_step_size"] = _CPU_PREFILL_CHUNK_TOKENS
     config_class = attribute(scheduler, "SchedulerConfig")
     if missing := wanted.keys() - {field.name for field in dataclasses.fields(config_class)}:
         raise ForkError(f"this fork's SchedulerConfig has no {', '.join(sorted(missing))}; use a tested release")

@@ -1,0 +1,52 @@
+"""The command line `hwledger-omlx`. Each command has a module of its own; this one puts them together.
+
+Whatever hwledger-omlx raises on purpose becomes one line on standard error and exit code 2.
+"""
+
+import sys
+
+import typer
+
+from hwledger_omlx import Error, __version__, logs
+from hwledger_omlx.cli.bench import bench_app
+from hwledger_omlx.cli.chat import chat
+from hwledger_omlx.cli.demo import demo
+from hwledger_omlx.cli.generate import generate
+from hwledger_omlx.cli.patches import patches_app
+
+app = typer.Typer(
+    name="hwledger-omlx",
+    help="oMLX's engine in-process, with a KV cache that outlives the process.",
+    no_args_is_help=True,
+    pretty_exceptions_enable=False,
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
+app.command()(demo)
+app.command()(generate)
+app.command()(chat)
+app.add_typer(patches_app, name="patches")
+app.add_typer(bench_app, name="bench")
+
+
+def _show_version(wanted: bool) -> None:
+    if wanted:
+        typer.echo(f"hwledger-omlx {__version__}")
+        raise typer.Exit
+
+
+@app.callback()
+def options(
+    version: bool = typer.Option(False, "--version", callback=_show_version, is_eager=True, help="Show the version."),
+) -> None:
+    """oMLX's engine in-process, with a KV cache that outlives the process."""
+
+
+def main() -> None:
+    """Entry point of the console script."""
+    logs.configure(to_stderr=True)
+    try:
+        app()
+    except Error as error:
+        sys.stdout.flush()
+        typer.echo(f"hwledger-omlx: {error}", err=True)
+        sys.exit(2)

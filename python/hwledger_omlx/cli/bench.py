@@ -1,0 +1,90 @@
+"""`hwledger-omlx bench`: the benchmarks, one command each. Options and printing only; measuring is in `measure/`."""
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import Annotated
+
+import typer
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
+
+from hwledger_omlx.cli import options
+from hwledger_omlx.measure import Report, Turn
+
+bench_app = typer.Typer(
+    name="bench",
+    no_args_is_help=True,
+    help="Measure against a bar, in one run and in turns. Exit code 0 whether the bars are met or not; with --check, 1 "
+    "when one is missed. An error is 2.",
+)
+
+Rounds = Annotated[int, typer.Option("--rounds", min=1, help="Measured rounds, after one to warm up.")]
+Check = Annotated[bool, typer.Option("--check", help="Exit with code 1 when a bar is missed.")]
+
+
+@bench_app.callback()
+def _group() -> None:
+    """Keeps `engine` a command of its own while it is the only one."""
+
+
+@bench_app.command()
+def engine(
+    model: options.Model = options.SHIPPED_MODEL,
+    rounds: Rounds = 11,
+    prompt_tokens: Annotated[int, typer.Option(min=1, help="Length of the prompt whose TTFT is measured.")] = 512,
+    max_tokens: Annotated[int, typer.Option(min=2, help="Tokens that each throughput request generates.")] = 32,
+    concurrency: Annotated[str, typer.Option(help="Numbers of requests at the same time, with commas.")] = "1,4,8",
+    fork: options.Fork = None,
+    as_json: options.Json = False,
+    check: Check = False,
+) -> None:
+    """Our engine against the bare fork: TTFT, tokens per second, memory. Bar: never slower than 0.97x the bare fork.
+
+    Both run in processes of their own and take turns. Prints a table, or with --json
+    {"results": [{"name", "value", "unit", "against", "ratio", "bar", "met"}], "environment": {...}}. The ratio is
+    "times as good": value/against where higher is better, against/value where lower is.
+    """
+    from hwledger_omlx.measure.engine_bench import EngineBench
+
+    bench = EngineBench(
+        model=model,
+        fork=fork,
+        rounds=rounds,
+        prompt_tokens=prompt_tokens,
+        max_tokens=max_tokens,
+        concurrency=_numbers(concurrency),
+    )
+    with progress_of_turns("bench engine") as on_turn:
+        report = bench.run(on_turn)
+    finish(report, as_json=as_json, check=check)
+
+
+def finish(report: Report, *, as_json: bool, check: bool) -> None:
+    """Prints the report and sets the exit code: 1 for a missed bar where `check` asks for it."""
+    report.print(as_json=as_json)
+    if check and report.missed:
+        raise typer.Exit(1)
+
+
+@contextmanager
+def progress_of_turns(title: str) -> Iterator[Callable[[str, Turn, int, int], None]]:
+    """A bar on standard error, one step a turn; nothing where that is no terminal."""
+    console = Console(stderr=True)
+    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
+    with Progress(*columns, console=console, transient=True, disable=not console.is_terminal) as bar:
+        task = bar.add_task(f"{title}: loading", total=None)
+
+        def on_turn(contestant: str, turn: Turn, done: int, total: int) -> None:
+            what = " ".join(part for part in (turn.case, "(warm-up)" if turn.warm_up else "") if part)
+            bar.update(task, description=f"{title}: {contestant} {what}".rstrip(), completed=done, total=total)
+
+        yield on_turn
+
+
+def _numbers(text: str) -> tuple[int, ...]:
+    try:
+        return tuple(int(part) for part in text.split(","))
+    except ValueError as error:
+        raise typer.BadParameter(
+            f"{text!r} is no list of numbers; write for example 1,4,8", param_hint="--concurrency"
+        ) from error
