@@ -6,7 +6,10 @@ from pathlib import Path
 
 import pytest
 
+from hwledger_omlx.fork.locate import Fork, locate
+
 os.environ["HF_HUB_OFFLINE"] = "1"
+RELEASES = os.environ.get("HWLEDGER_OMLX_TEST_FORKS")
 
 
 @pytest.fixture(scope="session", autouse=True)
@@ -29,3 +32,17 @@ def tiny_model(tmp_path_factory: pytest.TempPathFactory) -> Path:
     from hwledger_omlx.fork import probe_model
 
     return probe_model.write(tmp_path_factory.mktemp("models") / "tiny")
+
+
+@pytest.fixture(params=["0.5.0", "0.6.0", "installed"])
+def release(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> Fork:
+    """A release of the fork: the earlier ones, which `poe test` unpacks, and the one installed."""
+    monkeypatch.delenv("HWLEDGER_OMLX_FORK", raising=False)
+    if request.param == "installed":
+        return locate()
+    if RELEASES is None:
+        pytest.skip("HWLEDGER_OMLX_TEST_FORKS names no folder with the releases 0.5.0 and 0.6.0; `poe test` fills one")
+    found = locate(Path(RELEASES, request.param))
+    assert found.version == request.param
+    assert found.distribution == "flyto-mlx"
+    return found

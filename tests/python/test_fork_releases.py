@@ -1,18 +1,11 @@
 """The series against real releases: the installed one, and those unpacked under `HWLEDGER_OMLX_TEST_FORKS`."""
 
 import json
-import os
-from pathlib import Path
-
-import pytest
 
 from forks import run_python
-from hwledger_omlx.fork.locate import locate
 from hwledger_omlx.fork.prove import prove
 from hwledger_omlx.fork.series import Series
 from hwledger_omlx.fork.verify import verify
-
-FOLDER = os.environ.get("HWLEDGER_OMLX_TEST_FORKS")
 
 USE = """
 import importlib, json, sys
@@ -39,19 +32,6 @@ files = sorted(str(path.relative_to(fork_home())) for path in fork_home().rglob(
 at_home = sorted(each.name for each in Path.home().iterdir())
 print(json.dumps([{each.id: each.status for each in it.hooks}, files, at_home]))
 """
-
-
-@pytest.fixture(params=["0.5.0", "0.6.0", "installed"])
-def release(request, monkeypatch):
-    monkeypatch.delenv("HWLEDGER_OMLX_FORK", raising=False)
-    if request.param == "installed":
-        return locate()
-    if FOLDER is None:
-        pytest.skip("HWLEDGER_OMLX_TEST_FORKS names no folder with the releases 0.5.0 and 0.6.0; `poe test` fills one")
-    found = locate(Path(FOLDER, request.param))
-    assert found.version == request.param
-    assert found.distribution == "flyto-mlx"
-    return found
 
 
 def test_every_hook_is_proven_on_the_release(release):

@@ -114,6 +114,7 @@ class Session:
         if self._pool is not None:
             await self._pool.shutdown()
             self._pool = None
+        await asyncio.get_running_loop().shutdown_default_executor()
 
     # -- what it is ---------------------------------------------------------------------------------------------
 
