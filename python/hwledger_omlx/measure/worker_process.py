@@ -3,6 +3,7 @@
 import json
 import os
 import queue
+import signal
 import subprocess
 import sys
 import tempfile
@@ -19,9 +20,10 @@ _TAIL_LINES = 20
 
 
 class WorkerProcess:
-    """A contestant in a process: opened once with the model loaded, then asked once a turn.
+    """A contestant in a process: opened once with the model loaded, then asked once a turn, and halted between turns.
 
-    Use it as a context manager; leaving it ends the process.
+    Halted, since even an engine without work polls, and on a small machine that takes from the other's turn what it is
+    measured by. Use it as a context manager; leaving it ends the process.
     """
 
     def __init__(
@@ -97,6 +99,7 @@ class WorkerProcess:
         """Ends the process: asks it to, and kills it where it has not gone after `grace_s`. Safe to call twice."""
         process, self._process = self._process, None
         if process is not None:
+            process.send_signal(signal.SIGCONT)
             try:
                 if process.stdin is not None:
                     process.stdin.close()
@@ -126,6 +129,7 @@ class WorkerProcess:
         process = self._process
         if process is None or process.stdin is None:
             raise HarnessError(f"contestant {self.name!r} is not running")
+        process.send_signal(signal.SIGCONT)
         try:
             process.stdin.write(json.dumps(message, allow_nan=False) + "\n")
             process.stdin.flush()
@@ -145,6 +149,7 @@ class WorkerProcess:
             reply = json.loads(line)
         except ValueError as error:
             raise HarnessError(f"contestant {self.name!r} answered no JSON: {line[:200]!r}{self._tail()}") from error
+        process.send_signal(signal.SIGSTOP)
         if "error" in reply:
             raise HarnessError(f"contestant {self.name!r} failed: {reply['error']}{self._tail()}")
         return reply["answer"]
