@@ -4,6 +4,7 @@ import json
 import os
 import subprocess
 import sys
+from itertools import pairwise
 from pathlib import Path
 
 import pytest
@@ -29,7 +30,10 @@ def test_the_demo_answers_right_and_restores_after_a_restart(tmp_path: Path) -> 
     turns = json.loads(ended.stdout)["turns"]
     assert all(turn["correct"] for turn in turns)
     assert turns[0]["prompt_tokens"] > 2000
-    assert [turn["cached_tokens"] > 0 for turn in turns] == [False] + [True] * (len(turns) - 1)
+    assert turns[0]["cached_tokens"] == 0
+    for before, turn in pairwise(turns):
+        # Whole blocks of 256 tokens of the last prompt; none of them may be missed for being stored late.
+        assert turn["cached_tokens"] >= before["prompt_tokens"] // 256 * 256
     assert {turn["after_restart"] for turn in turns} == {False, True}
     assert all(turn["ttft_s"] > 0 for turn in turns)
     assert not {".omlx", ".fmlx"} & {path.name for path in tmp_path.iterdir()}

@@ -14,7 +14,9 @@ from contextlib import ExitStack
 from pathlib import Path
 
 import typer
+from rich.box import SIMPLE
 from rich.console import Console
+from rich.markup import escape
 from rich.table import Table
 
 from hwledger_omlx import Engine, Message, probes
@@ -101,22 +103,24 @@ def _converse(
 
 
 def _table(turns: Sequence[Turn]) -> Table:
-    table = Table("turn", title="An agent's loop on the shipped model", title_justify="left")
-    for heading in ("prompt\ntokens", "cached\ntokens", "TTFT\ns", "tokens\n/s"):
-        table.add_column(heading, justify="right")
-    table.add_column("question and answer")
-    table.add_column("right")
-    for turn in turns:
-        if turn.after_restart and not turns[turn.turn - 2].after_restart:
+    table = Table(box=SIMPLE, title="An agent's loop on the shipped model", title_justify="left", expand=True)
+    for heading in ("", "prompt\ntokens", "cached\ntokens", "TTFT\ns", "tokens\n/s"):
+        table.add_column(heading, justify="right", no_wrap=True)
+    table.add_column("question", ratio=1, no_wrap=True, overflow="ellipsis")
+    table.add_column("answer", no_wrap=True)
+    table.add_column("right", no_wrap=True)
+    for before, turn in zip([None, *turns], turns, strict=False):
+        if before is not None and turn.after_restart != before.after_restart:
             table.add_section()
         table.add_row(
-            f"{turn.turn}{' after restart' if turn.after_restart else ''}",
+            f"{turn.turn}",
             f"{turn.prompt_tokens}",
             f"{turn.cached_tokens}",
             f"{turn.ttft_s:.2f}",
             f"{turn.tokens_per_s:.0f}",
-            f"{turn.question}\n[bold]{turn.answer}[/bold]",
-            "yes" if turn.correct else f"[red]NO: {turn.expected}[/red]",
+            escape(turn.question),
+            escape(turn.answer),
+            "yes" if turn.correct else f"[red]NO: {escape(turn.expected)}[/red]",
         )
     return table
 
@@ -125,7 +129,8 @@ def _summary(turns: Sequence[Turn]) -> str:
     right = sum(turn.correct for turn in turns)
     restarted = next(turn for turn in turns if turn.after_restart)
     return (
-        f"{right} of {len(turns)} answers right. The first prompt took {turns[0].ttft_s:.2f} s to its first token; "
-        f"after the restart {restarted.cached_tokens} of {restarted.prompt_tokens} tokens came from disk: "
-        f"{restarted.ttft_s:.2f} s, {turns[0].ttft_s / restarted.ttft_s:.1f} times faster."
+        f"{right} of {len(turns)} answers right; the engine was restarted before turn {restarted.turn}. The first "
+        f"prompt took {turns[0].ttft_s:.2f} s to its first token; after the restart {restarted.cached_tokens} of "
+        f"{restarted.prompt_tokens} tokens came from disk: {restarted.ttft_s:.2f} s, "
+        f"{turns[0].ttft_s / restarted.ttft_s:.1f} times faster."
     )

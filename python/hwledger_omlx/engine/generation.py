@@ -69,6 +69,7 @@ class RequestRun:
             self._progress(0, len(token_ids))
             tell = asyncio.get_running_loop().call_soon_threadsafe
             prefill_progress.subscribe(request_id, lambda done, total: tell(self._progress, done, total))
+            await upstream.prefix_stored(self._core, token_ids)
             await self._core.add_request(
                 prompt=token_ids,
                 sampling_params=upstream.sampling_params(self._request),

@@ -4,6 +4,7 @@ Everything is imported late, after the patch series has been applied. Names are 
 a fork that lacks one gets a `ForkError` that names it.
 """
 
+import asyncio
 import dataclasses
 import importlib
 import json
@@ -158,6 +159,23 @@ def sampling_params(request: GenerateRequest) -> Any:
 def requests_of(engine: Any) -> Any:
     """The `AsyncEngineCore` that takes `engine`'s requests: `add_request`, `stream_outputs`, `abort_request`."""
     return attribute(engine, "_engine")
+
+
+async def prefix_stored(core: Any, token_ids: Sequence[int]) -> None:
+    """Waits while the fork stores the KV of an answered request whose prompt begins as `token_ids` does.
+
+    The fork answers first and stores afterwards, on a worker. An agent's next turn comes at once; looked up before the
+    last one is stored, it would be computed again, at a hundred times what the wait costs. Other requests do not wait.
+    """
+    scheduler = attribute(attribute(core, "engine"), "scheduler")
+    storing: dict[str, Any] = getattr(scheduler, "_inflight_store_futures", {})
+    block_tokens = scheduler.config.paged_cache_block_size
+    begins = list(token_ids[:block_tokens])
+    for request_id, future in list(storing.items()):
+        stored = scheduler.requests.get(request_id)
+        if stored is not None and list(stored.prompt_token_ids[:block_tokens]) == begins:
+            # What the store raises is the fork's to log; this request is computed in full then.
+            await asyncio.wait([asyncio.wrap_future(future)])
 
 
 async def outputs(core: Any, request_id: str) -> AsyncGenerator[Any]:
