@@ -249,3 +249,25 @@ def test_the_engine_works_under_a_running_event_loop(tiny_model: Path) -> None:
 def test_what_the_engine_runs_on_is_told(engine: hw.Engine) -> None:
     assert engine.fork.version
     assert {hook.status for hook in engine.hooks} <= {"applied", "inapplicable"}
+
+
+def test_requests_that_race_with_the_end_are_answered(tiny_model: Path) -> None:
+    engine = hw.Engine(tiny_model, cache=None)
+    ends: list[str] = []
+
+    def ask() -> None:
+        try:
+            while True:
+                ends.append(engine.generate("x", max_tokens=2).finish_reason)
+        except hw.EngineClosedError:
+            ends.append("closed")
+
+    askers = [threading.Thread(target=ask) for _ in range(8)]
+    for asker in askers:
+        asker.start()
+    engine.generate("x", max_tokens=1)
+    engine.close()
+    for asker in askers:
+        asker.join(timeout=60)
+    assert not any(asker.is_alive() for asker in askers)
+    assert ends.count("closed") == 8

@@ -82,8 +82,8 @@ class Engine:
                 yield event
         finally:
             bar.close()
-            if not ended and not self._session.closed:
-                self._session.cancel(request.request_id)
+            if not ended:
+                self._session.give_up(request.request_id)
 
     def cancel(self, request_id: str) -> bool:
         """Ends a running request; its stream closes with finish reason `cancelled`. False where none has that id."""

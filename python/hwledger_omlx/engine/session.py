@@ -8,6 +8,7 @@ waits for a caller: events go to a `deliver` function on the loop's thread.
 import asyncio
 import atexit
 import concurrent.futures
+import contextlib
 import logging
 import threading
 import weakref
@@ -39,6 +40,7 @@ class Session:
         self.config = config
         self._models: dict[str, LoadedModel] = {}
         self._running: dict[str, asyncio.Task[None]] = {}
+        self._calls: set[concurrent.futures.Future[Any]] = set()
         self._default_model = ""
         self._lifecycle = threading.RLock()
         self._closed = False
@@ -114,6 +116,8 @@ class Session:
         if self._pool is not None:
             await self._pool.shutdown()
             self._pool = None
+        for call in list(self._calls):
+            call.cancel()
         await asyncio.get_running_loop().shutdown_default_executor()
 
     # -- what it is ---------------------------------------------------------------------------------------------
@@ -205,17 +209,29 @@ class Session:
             deliver: takes each event on the engine's thread and must not block; the last is a `DoneEvent`, or the
                 exception that ended the request.
         """
-        self._require_loop().call_soon_threadsafe(self._begin, request, deliver)
+        with self._lifecycle:
+            self._open_loop().call_soon_threadsafe(self._begin, request, deliver)
         return request.request_id
 
     def cancel(self, request_id: str) -> bool:
         """Ends a request; its stream closes with finish reason `cancelled`. False where none of that id runs."""
 
         async def end() -> bool:
-            task = self._running.get(request_id)
-            return task.cancel() if task is not None else False
+            return self._end(request_id)
 
         return self._on_loop(end())
+
+    def give_up(self, request_id: str) -> None:
+        """Ends a request that nobody listens to any more, where it still runs.
+
+        Does not wait, so a finalizer may call it on any thread, the engine's own included.
+        """
+        with self._lifecycle, contextlib.suppress(EngineClosedError):
+            self._open_loop().call_soon_threadsafe(self._end, request_id)
+
+    def _end(self, request_id: str) -> bool:
+        task = self._running.get(request_id)
+        return task is not None and not task.cancelling() and task.cancel()
 
     def _begin(self, request: GenerateRequest, deliver: Deliver) -> None:
         try:
@@ -256,7 +272,8 @@ class Session:
 
     # -- the loop -----------------------------------------------------------------------------------------------
 
-    def _require_loop(self) -> asyncio.AbstractEventLoop:
+    def _open_loop(self) -> asyncio.AbstractEventLoop:
+        """The loop, for use under `_lifecycle`: what is scheduled so runs before the engine shuts down."""
         if self._closed:
             raise EngineClosedError("this engine was closed; open a new one")
         if self._loop is None:
@@ -264,12 +281,19 @@ class Session:
         return self._loop
 
     def _on_loop(self, work: Coroutine[Any, Any, T]) -> T:
+        """The result of a coroutine, waited for on a thread that is not the loop's."""
         try:
-            future: concurrent.futures.Future[T] = asyncio.run_coroutine_threadsafe(work, self._require_loop())
+            with self._lifecycle:
+                call = asyncio.run_coroutine_threadsafe(work, self._open_loop())
+                self._calls.add(call)
         except Error:
             work.close()
             raise
-        return future.result()
+        call.add_done_callback(self._calls.discard)
+        try:
+            return call.result()
+        except concurrent.futures.CancelledError as error:
+            raise EngineClosedError("the engine was closed meanwhile") from error
 
 
 _open_sessions: "weakref.WeakSet[Session]" = weakref.WeakSet()
