@@ -48,7 +48,7 @@ def open_session(config: str) -> Any:
 
     settings = json.loads(config)
     try:
-        session = Session(EngineConfig.of(settings.pop("model"), settings))
+        session = Session(EngineConfig(model=settings.pop("model"), **settings))
     except (TypeError, KeyError) as error:
         raise EngineError(f"these are no settings of an engine: {error}") from error
     session.start()

@@ -1,6 +1,7 @@
 """The engine on a tiny model: streams, batches, cancels, survives bad input, and ends without a trace."""
 
 import asyncio
+import concurrent.futures
 import json
 import shutil
 import subprocess
@@ -173,6 +174,64 @@ def test_a_model_that_cannot_be_loaded_leaves_the_engine_whole(
     assert engine.generate("x", max_tokens=1).token_ids
 
 
+def test_models_are_found_in_every_layout(tiny_model: Path, tmp_path: Path) -> None:
+    snapshot = tmp_path / "models--org--Mini" / "snapshots" / ("a" * 40)
+    shutil.copytree(tiny_model, snapshot)
+    nested = Path(shutil.copytree(tiny_model, tmp_path / "outer"))
+    shutil.copytree(tiny_model, nested / "inner")
+    with hw.Engine(snapshot, cache=None) as engine:
+        assert engine.load(nested) == "outer"
+        assert engine.load(tiny_model) == "tiny"
+        told = {name: engine.generate(LONG, model=name, max_tokens=4, temperature=0.0) for name in engine.models}
+        assert {name: result.model for name, result in told.items()} == {
+            name: name for name in ("Mini", "outer", "tiny")
+        }
+        assert len({result.token_ids for result in told.values()}) == 1
+        engine.unload("outer")
+
+
+def test_models_loaded_at_the_same_time(tiny_model: Path, tmp_path: Path) -> None:
+    copies = [Path(shutil.copytree(tiny_model, tmp_path / name)) for name in ("a", "b", "b2", "c")]
+    with hw.Engine(tiny_model, cache=None) as engine:
+        with concurrent.futures.ThreadPoolExecutor(8) as pool:
+            ids = list(pool.map(engine.load, [*copies, *copies]))
+        assert ids == ["a", "b", "b2", "c"] * 2
+        assert all(engine.generate("x", model=name, max_tokens=1).model == name for name in ids)
+
+
+def test_an_id_can_be_used_again_at_once(engine: hw.Engine) -> None:
+    for _ in range(3):
+        stream = engine.stream(LONG, max_tokens=3000, request_id="again")
+        next(stream)
+        engine.cancel("again")
+        list(stream)
+        assert engine.generate(CHAT, max_tokens=2, request_id="again").finish_reason in {"length", "stop"}
+        for _ in engine.stream(LONG, max_tokens=3000, request_id="again"):
+            break
+
+
+def test_what_the_model_does_not_allow_is_taken_as_far_as_it_goes(tiny_model: Path, tmp_path: Path) -> None:
+    short = Path(shutil.copytree(tiny_model, tmp_path / "short"))
+    config = json.loads((short / "config.json").read_text())
+    (short / "config.json").write_text(json.dumps({**config, "max_position_embeddings": 40}))
+    with hw.Engine(short, cache=None) as engine:
+        result = engine.generate("hello", max_tokens=10**6, temperature=1.0, top_k=10**6, seed=1)
+        assert result.usage.prompt_tokens + result.usage.completion_tokens <= 40
+        with pytest.raises(hw.RequestError, match="tokenizer does not take this prompt"):
+            engine.generate("\ud800")
+
+
+def test_a_cache_folder_that_cannot_be_used_is_said(tiny_model: Path, tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("")
+    with pytest.raises(hw.EngineError, match=r"KV cache cannot be kept in .*; give another cache_dir, or cache=None"):
+        hw.Engine(tiny_model, cache_dir=tmp_path / "file")
+    with pytest.raises(hw.EngineError, match="cache_dir must be a folder, not 5"):
+        hw.Engine(tiny_model, cache_dir=5)  # type: ignore[arg-type]
+    with pytest.raises(hw.EngineError, match="max_concurrent_requests must be at least 1"):
+        hw.Engine(tiny_model, max_concurrent_requests=True)
+    assert hw.EngineConfig(model="m", cache_dir="~/kv").cache_dir == Path.home() / "kv"
+
+
 def test_engines_side_by_side_agree(engine: hw.Engine, tiny_model: Path, tmp_path: Path) -> None:
     with hw.Engine(tiny_model, cache_dir=tmp_path) as second:
         assert second.generate(LONG, max_tokens=8, temperature=0.0).token_ids == (
@@ -202,12 +261,12 @@ async def test_an_async_stream_and_its_cancellation(tiny_model: Path) -> None:
             await task
         assert not await engine.cancel("given up")
         with pytest.raises(hw.RequestError):
-            await engine.generate("")
+            engine.stream("")
 
 
-def test_closing_ends_streams_and_threads(tiny_model: Path) -> None:
+def test_closing_ends_streams_and_threads(tiny_model: Path, tmp_path: Path) -> None:
     before = {thread for thread in threading.enumerate() if not thread.name.startswith("mlx-global")}
-    engine = hw.Engine(tiny_model, cache=None)
+    engine = hw.Engine(tiny_model, cache_dir=tmp_path)
     stream = engine.stream(LONG, max_tokens=3000)
     next(stream)
     engine.close()
@@ -227,7 +286,12 @@ def run_python(code: str, *arguments: object) -> subprocess.CompletedProcess[str
     )
 
 
-@pytest.mark.parametrize("ending", ["engine.close()", "", "raise SystemExit(0)"])
+FORK = "import multiprocessing as m; p = m.get_context('fork').Process(target=int); p.start(); p.join(); engine.close()"
+
+
+@pytest.mark.parametrize(
+    "ending", ["engine.close()", "", "raise SystemExit(0)", "del engine", "del engine; import gc; gc.collect()", FORK]
+)
 def test_a_process_ends_cleanly_whether_or_not_the_engine_was_closed(tiny_model: Path, ending: str) -> None:
     code = (
         "import sys, hwledger_omlx as hw\n"

@@ -37,6 +37,12 @@ def test_a_snapshot_of_the_hub_goes_by_the_name_it_has_there(model: Path) -> Non
     assert locate(snapshot).model_id == "Name-4bit"
 
 
+def test_what_names_no_model() -> None:
+    for nothing in ("", None, 5):
+        with pytest.raises(hw.ModelNotFoundError, match="a folder or a Hugging Face id, not"):
+            locate(nothing)  # type: ignore[arg-type]
+
+
 def truncated(file: Path, size: int) -> None:
     file.write_bytes(file.read_bytes()[:size])
 
@@ -62,6 +68,7 @@ def truncated(file: Path, size: int) -> None:
             "b.safetensors of the index is missing",
         ),
         (lambda m: (m / "model.safetensors.index.json").write_text("{}"), "index.json cannot be read"),
+        (lambda m: (m / "tokenizer.json").unlink(), "has no tokenizer"),
     ],
 )
 def test_a_damaged_folder_names_the_file(model: Path, damage: Callable[[Path], object], said: str) -> None:

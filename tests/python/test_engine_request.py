@@ -3,6 +3,7 @@
 import math
 from typing import Any
 
+import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -36,6 +37,12 @@ USER = [{"role": "user", "content": "hello"}]
         ("x", {"temperature": "hot"}, "temperature must be a number, not 'hot'"),
         ("x", {"top_p": 1.1}, "top_p must be between 0.0 and 1.0"),
         ("x", {"seed": "lucky"}, "seed must be a whole number"),
+        ("x", {"seed": -1}, "seed must be between 0 and"),
+        ("x", {"seed": 2**64}, "seed must be between 0 and"),
+        ("x", {"model": ["a"]}, "model must be the id of a loaded model"),
+        ("x", {"tools": 3}, "tools must be a list"),
+        (USER, {"tools": ["a"]}, "tools must be a list"),
+        (USER, {"chat_template_kwargs": 5}, "chat_template_kwargs must be a mapping"),
         ("x", {"stop": ""}, "non-empty texts"),
         ("x", {"stop": [1]}, "non-empty texts"),
         ("x", {"tools": [{"type": "function"}]}, "tools need chat messages"),
@@ -51,6 +58,8 @@ def test_an_accepted_request_keeps_what_was_given() -> None:
         USER, max_tokens=3, stop="\n", seed=None, request_id="r1", tools=[{"type": "function"}]
     )
     assert (request.prompt, request.stop, request.seed, request.request_id) == (tuple(USER), ("\n",), None, "r1")
+    counted = GenerateRequest.parse("x", max_tokens=np.int64(4), temperature=np.float32(0.5))
+    assert (type(counted.max_tokens), type(counted.temperature)) == (int, float)
     assert GenerateRequest.parse("x").request_id != GenerateRequest.parse("x").request_id
 
 

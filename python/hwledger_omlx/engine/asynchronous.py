@@ -1,6 +1,7 @@
 """`AsyncEngine`: the asyncio face of a session. The engine has its own loop, so the caller's is never held up."""
 
 import asyncio
+import weakref
 from collections.abc import AsyncGenerator, Sequence
 from pathlib import Path
 from types import TracebackType
@@ -12,7 +13,7 @@ from hwledger_omlx.engine.config import EngineConfig
 from hwledger_omlx.engine.events import DoneEvent, Event, Generation, Message
 from hwledger_omlx.engine.model_folder import ModelFolder
 from hwledger_omlx.engine.request import GenerateRequest, RequestFields
-from hwledger_omlx.engine.session import Session
+from hwledger_omlx.engine.session import Session, close_in_background
 from hwledger_omlx.errors import EngineError
 from hwledger_omlx.fork.locate import Fork
 from hwledger_omlx.fork.verify import HookReport
@@ -25,7 +26,8 @@ class AsyncEngine:
     """
 
     def __init__(self, model: str | Path, **settings: Unpack[EngineSettings]) -> None:
-        self._session = Session(EngineConfig.of(model, settings))
+        self._session = Session(EngineConfig(model=model, **settings))
+        weakref.finalize(self, close_in_background, self._session).atexit = False
 
     async def start(self) -> None:
         """Loads the fork and the model.
@@ -52,9 +54,11 @@ class AsyncEngine:
             await stream.aclose()
         raise EngineError("the stream ended without a result")
 
-    async def stream(self, prompt: str | Sequence[Message], **fields: Unpack[RequestFields]) -> AsyncGenerator[Event]:
+    def stream(self, prompt: str | Sequence[Message], **fields: Unpack[RequestFields]) -> AsyncGenerator[Event]:
         """The answer as it comes, a `DoneEvent` last. Leaving the iteration cancels the request."""
-        request = GenerateRequest.parse(prompt, **fields)
+        return self._events(GenerateRequest.parse(prompt, **fields))
+
+    async def _events(self, request: GenerateRequest) -> AsyncGenerator[Event]:
         loop = asyncio.get_running_loop()
         events: asyncio.Queue[Event | Exception] = asyncio.Queue()
 

@@ -1,6 +1,7 @@
 """`Engine`: the blocking face of a session, for scripts, notebooks and threads."""
 
 import queue
+import weakref
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from types import TracebackType
@@ -11,7 +12,7 @@ from hwledger_omlx.engine.config import CacheKind, EngineConfig
 from hwledger_omlx.engine.events import DoneEvent, Event, Generation, Message
 from hwledger_omlx.engine.model_folder import ModelFolder
 from hwledger_omlx.engine.request import GenerateRequest, RequestFields
-from hwledger_omlx.engine.session import Session
+from hwledger_omlx.engine.session import Session, close_in_background
 from hwledger_omlx.errors import EngineError
 from hwledger_omlx.fork.locate import Fork
 from hwledger_omlx.fork.verify import HookReport
@@ -42,7 +43,8 @@ class Engine:
     """
 
     def __init__(self, model: str | Path, **settings: Unpack[EngineSettings]) -> None:
-        self._session = Session(EngineConfig.of(model, settings))
+        self._session = Session(EngineConfig(model=model, **settings))
+        weakref.finalize(self, close_in_background, self._session).atexit = False
         self._session.start()
 
     def generate(self, prompt: str | Sequence[Message], **fields: Unpack[RequestFields]) -> Generation:

@@ -1,9 +1,8 @@
 """What an engine is opened with. Knows nothing of the fork."""
 
-from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Literal
 
 from hwledger_omlx.errors import EngineError
 
@@ -16,11 +15,11 @@ class EngineConfig:
 
     model: str | Path
     """A local folder, or a Hugging Face id where online."""
-    cache_dir: Path | None = None
+    cache_dir: str | Path | None = None
     """Folder of the KV cache that outlives the process; None for the default one."""
     cache: CacheKind | None = "fork"
     """`"fork"`: the fork's paged SSD cache; None: no cache beyond a request."""
-    fork: Path | None = None
+    fork: str | Path | None = None
     """Folder of an oMLX checkout; None for `HWLEDGER_OMLX_FORK` or the installed `omlx`."""
     max_concurrent_requests: int = 8
     """Most requests in one batch; further ones wait their turn."""
@@ -28,16 +27,14 @@ class EngineConfig:
     """Bars while loading and on long prefill; None shows them where a person would see them."""
 
     def __post_init__(self) -> None:
-        if not isinstance(self.max_concurrent_requests, int) or self.max_concurrent_requests < 1:
+        for name in ("cache_dir", "fork"):
+            given = getattr(self, name)
+            if given is not None:
+                if not isinstance(given, str | Path):
+                    raise EngineError(f"{name} must be a folder, not {given!r}")
+                object.__setattr__(self, name, Path(given).expanduser())
+        limit = self.max_concurrent_requests
+        if not isinstance(limit, int) or isinstance(limit, bool) or limit < 1:
             raise EngineError(f"max_concurrent_requests must be at least 1, not {self.max_concurrent_requests!r}")
         if self.cache not in ("fork", None):
             raise EngineError(f"cache must be 'fork' or None, not {self.cache!r}")
-
-    @classmethod
-    def of(cls, model: str | Path, settings: Mapping[str, Any]) -> "EngineConfig":
-        """From the arguments of `Engine`, with paths given as text made paths."""
-        values = dict(settings)
-        for name in ("cache_dir", "fork"):
-            if isinstance(values.get(name), str):
-                values[name] = Path(values[name])
-        return cls(model=model, **values)

@@ -5,6 +5,7 @@ Knows a loaded model and how to deliver events; nothing of threads, of who liste
 
 import asyncio
 import time
+import uuid
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
@@ -32,8 +33,12 @@ class LoadedModel:
     """A model that takes requests."""
 
     folder: ModelFolder
-    engine: Any
-    """The fork's `BatchedEngine`."""
+    placed: upstream.Placed
+
+    @property
+    def engine(self) -> Any:
+        """The fork's `BatchedEngine`."""
+        return self.placed.engine
 
 
 class RequestRun:
@@ -44,6 +49,9 @@ class RequestRun:
         self._request = request
         self._deliver = deliver
         self._core = upstream.requests_of(model.engine)
+        # The fork aborts by id and later; an id of this run alone cannot hit the next request of the caller's id.
+        self._fork_id = f"{request.request_id}#{uuid.uuid4().hex[:12]}"
+        self._added = False
         self._submitted_s = time.monotonic()
         self._first_token_s: float | None = None
         self._stop = StopText(request.stop)
@@ -59,7 +67,6 @@ class RequestRun:
             RequestError: the prompt does not fit the model.
             EngineError: the engine failed while it worked on it.
         """
-        request_id = self._request.request_id
         reason: FinishReason = "cancelled"
         try:
             # A long prompt takes a tokenizer tens of milliseconds and more; other streams go on meanwhile.
@@ -68,27 +75,29 @@ class RequestRun:
             self._prompt_tokens = len(token_ids)
             self._progress(0, len(token_ids))
             tell = asyncio.get_running_loop().call_soon_threadsafe
-            prefill_progress.subscribe(request_id, lambda done, total: tell(self._progress, done, total))
+            prefill_progress.subscribe(self._fork_id, lambda done, total: tell(self._progress, done, total))
             await upstream.prefix_stored(self._core, token_ids)
+            self._added = True
             await self._core.add_request(
                 prompt=token_ids,
-                sampling_params=upstream.sampling_params(self._request),
-                request_id=request_id,
+                sampling_params=upstream.sampling_params(self._request, self._model.folder, len(token_ids)),
+                request_id=self._fork_id,
             )
             reason = await self._follow()
         except asyncio.CancelledError:
             # Only the engine cancels this task, when the caller gave the request up. The fork ends it at its next step.
-            await self._core.abort_request(request_id)
+            if self._added:
+                await self._core.abort_request(self._fork_id)
         finally:
-            prefill_progress.unsubscribe(request_id)
-        self._deliver(DoneEvent(request_id, self._generation(reason)))
+            prefill_progress.unsubscribe(self._fork_id)
+        self._deliver(DoneEvent(self._request.request_id, self._generation(reason)))
 
     def give_up(self) -> None:
         """Delivers the last event of a request that was cancelled before its turn came."""
         self._deliver(DoneEvent(self._request.request_id, self._generation("cancelled")))
 
     async def _follow(self) -> FinishReason:
-        stream = upstream.outputs(self._core, self._request.request_id)
+        stream = upstream.outputs(self._core, self._fork_id)
         try:
             async for output in stream:
                 if output.error:
@@ -97,7 +106,7 @@ class RequestRun:
                 if output.finished:
                     return self._finish(output)
                 if self._stop.stopped:
-                    await self._core.abort_request(self._request.request_id)
+                    await self._core.abort_request(self._fork_id)
                     return "stop"
         finally:
             await stream.aclose()

@@ -16,6 +16,7 @@ from hwledger_omlx.errors import ModelError, ModelNotFoundError
 
 _HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]*/[\w.-]+")
 _FETCHED = ["*.json", "*.safetensors", "*.jinja", "*.model", "*.txt", "*.tiktoken", "*.py"]
+_TOKENIZERS = ("tokenizer.json", "tokenizer.model", "vocab.json", "tekken.json", "tiktoken.model", "spiece.model")
 _LARGEST_HEADER_BYTES = 100_000_000  # the limit that the safetensors library itself sets
 
 
@@ -28,6 +29,8 @@ class ModelFolder:
     """`model_type` of config.json, such as `qwen3`."""
     context_tokens: int | None
     """Longest context that config.json allows; None where it does not say."""
+    vocab_tokens: int | None
+    """Size of the vocabulary; None where config.json does not say."""
     weights_bytes: int
     """Size of the safetensors files."""
 
@@ -46,6 +49,8 @@ def locate(model: str | Path) -> ModelFolder:
         ModelNotFoundError: nothing there, and nothing to be had from the hub.
         ModelError: a folder, but no model that could be loaded; says which file is wrong.
     """
+    if not isinstance(model, str | Path) or not str(model):
+        raise ModelNotFoundError(f"a model is a folder or a Hugging Face id, not {model!r}")
     path = Path(model).expanduser()
     if path.is_dir():
         return _inspected(path.resolve())
@@ -87,7 +92,15 @@ def _inspected(path: Path) -> ModelFolder:
     _check_shards(path, {file.name for file in weights})
     for file in weights:
         _check_weights(file)
-    return ModelFolder(path, model_type, _context_tokens(config), sum(file.stat().st_size for file in weights))
+    if not any((path / name).exists() for name in _TOKENIZERS):
+        raise ModelError(f"{path} has no tokenizer ({', '.join(_TOKENIZERS)}); fetch the model again, whole")
+    return ModelFolder(
+        path,
+        model_type,
+        context_tokens=_text_setting(config, "max_position_embeddings"),
+        vocab_tokens=_text_setting(config, "vocab_size"),
+        weights_bytes=sum(file.stat().st_size for file in weights),
+    )
 
 
 def _config(path: Path) -> dict[str, Any]:
@@ -103,12 +116,13 @@ def _config(path: Path) -> dict[str, Any]:
     return config
 
 
-def _context_tokens(config: dict[str, Any]) -> int | None:
+def _text_setting(config: dict[str, Any], name: str) -> int | None:
+    """A positive number of the text model's configuration, which multimodal models nest."""
     text_config = config.get("text_config")
     for source in (text_config if isinstance(text_config, dict) else {}, config):
-        tokens = source.get("max_position_embeddings")
-        if isinstance(tokens, int) and tokens > 0:
-            return tokens
+        value = source.get(name)
+        if isinstance(value, int) and value > 0:
+            return value
     return None
 
 

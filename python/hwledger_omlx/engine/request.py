@@ -8,6 +8,7 @@ import math
 import uuid
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, fields
+from numbers import Integral, Real
 from typing import Any, TypedDict
 
 from hwledger_omlx.engine.events import Message
@@ -82,7 +83,11 @@ class GenerateRequest:
         values["request_id"] = str(values.get("request_id") or f"req-{uuid.uuid4().hex}")
         _check_numbers(values)
         values["stop"] = _checked_stop(values.get("stop", ()))
-        values["tools"] = tuple(values.get("tools", ()))
+        values["tools"] = _checked_tools(values.get("tools", ()))
+        if not isinstance(values.get("model", ""), str):
+            raise RequestError(f"model must be the id of a loaded model, not {values['model']!r}")
+        if not isinstance(values.get("chat_template_kwargs", {}), Mapping):
+            raise RequestError(f"chat_template_kwargs must be a mapping, not {values['chat_template_kwargs']!r}")
         if values["tools"] and isinstance(values["prompt"], str):
             raise RequestError("tools need chat messages; pass [{'role': 'user', 'content': ...}] and not bare text")
         return cls(**values)
@@ -107,10 +112,16 @@ def _checked_prompt(prompt: object) -> str | tuple[Message, ...]:
     return tuple(prompt)
 
 
+def _checked_tools(tools: object) -> tuple[Mapping[str, Any], ...]:
+    if not isinstance(tools, Sequence) or any(not isinstance(tool, Mapping) for tool in tools):
+        raise RequestError(f"tools must be a list of tool definitions as in OpenAI's API, not {tools!r}")
+    return tuple(tools)
+
+
 _WHOLE: dict[str, tuple[int | None, int | None]] = {
     "max_tokens": (1, None),
     "top_k": (0, None),
-    "seed": (None, None),
+    "seed": (0, 2**64 - 1),
     "thinking_budget": (0, None),
 }
 _DECIMAL: dict[str, tuple[float, float | None]] = {
@@ -123,14 +134,15 @@ _DECIMAL: dict[str, tuple[float, float | None]] = {
 }
 
 
-def _check_numbers(values: Mapping[str, Any]) -> None:
+def _check_numbers(values: dict[str, Any]) -> None:
     for name in (*_WHOLE, *_DECIMAL):
         value = values.get(name)
         if value is None:
             continue
-        kinds, word = ((int,), "a whole number") if name in _WHOLE else ((int, float), "a number")
-        if not isinstance(value, kinds) or isinstance(value, bool):
-            raise RequestError(f"{name} must be {word}, not {value!r}")
+        # Integral and Real, so that NumPy's numbers are taken too.
+        if isinstance(value, bool) or not isinstance(value, Integral if name in _WHOLE else Real):
+            raise RequestError(f"{name} must be a {'whole ' if name in _WHOLE else ''}number, not {value!r}")
+        values[name] = value = int(value) if isinstance(value, Integral) and name in _WHOLE else float(value)
         low, high = _WHOLE[name] if name in _WHOLE else _DECIMAL[name]
         # Written so that NaN, which compares false with everything, is refused too.
         if not ((low is None or value >= low) and value <= (math.inf if high is None else high)) or value == math.inf:

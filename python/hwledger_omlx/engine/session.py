@@ -10,8 +10,8 @@ import atexit
 import concurrent.futures
 import contextlib
 import logging
+import os
 import threading
-import weakref
 from collections.abc import Callable, Coroutine
 from pathlib import Path
 from typing import Any, TypeVar
@@ -42,8 +42,12 @@ class Session:
         self._running: dict[str, asyncio.Task[None]] = {}
         self._calls: set[concurrent.futures.Future[Any]] = set()
         self._default_model = ""
+        self._pid = os.getpid()
         self._lifecycle = threading.RLock()
+        self._starting = threading.Lock()
         self._closed = False
+        self._end_of_work: concurrent.futures.Future[None] | None = None
+        self._loading: asyncio.Lock | None = None
         self._fork: LoadedFork | None = None
         self._pool: Any = None
         self._slots: asyncio.Semaphore | None = None
@@ -59,7 +63,7 @@ class Session:
             ForkError: no usable fork.
             ModelError: no such model, or one that cannot be loaded.
         """
-        with self._lifecycle:
+        with self._starting:
             if self._closed:
                 raise EngineClosedError("this engine was closed; open a new one")
             if self._loop is not None:
@@ -70,29 +74,36 @@ class Session:
                 upstream.module(name)
             self._fork.confirm()
             self._start_loop()
-        try:
-            self._on_loop(self._open_pool())
-            self._default_model = self._load_watched(folder)
-        except BaseException:
-            self.close()
-            raise
+            try:
+                self._on_loop(self._open_pool())
+                self._default_model = self._load_watched(folder)
+            except BaseException:
+                self.close()
+                raise
 
     def close(self) -> None:
-        """Cancels what runs, flushes the cache, unloads every model and ends the thread. Safe to call twice."""
+        """Cancels what runs, flushes the cache, unloads every model and ends the thread.
+
+        Safe to call twice and from several threads: each call returns when all is done.
+        """
         with self._lifecycle:
-            if self._closed:
-                return
             self._closed = True
             loop, thread = self._loop, self._thread
-        if loop is None or thread is None:
-            return
+            if loop is None or thread is None or os.getpid() != self._pid:
+                return
+            if self._end_of_work is None:
+                self._end_of_work = asyncio.run_coroutine_threadsafe(self._shut_down(), loop)
+                # Not after waiting for it: a wait that Ctrl-C ends must not end the work.
+                self._end_of_work.add_done_callback(lambda _: loop.call_soon_threadsafe(loop.stop))
         try:
-            asyncio.run_coroutine_threadsafe(self._shut_down(), loop).result()
+            self._end_of_work.result()
         finally:
-            loop.call_soon_threadsafe(loop.stop)
-            thread.join()
-            loop.close()
-            _open_sessions.discard(self)
+            if self._end_of_work.done():
+                thread.join()
+                with self._lifecycle:
+                    if not loop.is_closed():
+                        loop.close()
+                _open_sessions.discard(self)
 
     def _start_loop(self) -> None:
         _end_well_at_exit()
@@ -105,6 +116,7 @@ class Session:
     async def _open_pool(self) -> None:
         limit = self.config.max_concurrent_requests
         self._slots = asyncio.Semaphore(limit)
+        self._loading = asyncio.Lock()
         self._pool = upstream.open_pool(cache_dir=self.cache_dir, max_concurrent_requests=limit)
 
     async def _shut_down(self) -> None:
@@ -112,6 +124,8 @@ class Session:
         for task in tasks:
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
+        for model in self._models.values():
+            await upstream.unload_model(self._pool, model.placed)
         self._models.clear()
         if self._pool is not None:
             await self._pool.shutdown()
@@ -134,7 +148,7 @@ class Session:
         """Folder of the KV cache; None where there is none."""
         if self.config.cache is None:
             return None
-        return self.config.cache_dir if self.config.cache_dir is not None else home() / "kv"
+        return home() / "kv" if self.config.cache_dir is None else Path(self.config.cache_dir)
 
     @property
     def models(self) -> dict[str, ModelFolder]:
@@ -170,6 +184,11 @@ class Session:
             return self._on_loop(self._load(folder))
 
     async def _load(self, folder: ModelFolder) -> str:
+        # The pool's own lock does not cover its list of models, which each load makes anew.
+        async with self._pool_lock():
+            return await self._load_alone(folder)
+
+    async def _load_alone(self, folder: ModelFolder) -> str:
         present = self._models.get(folder.model_id)
         if present is not None:
             if present.folder.path != folder.path:
@@ -178,19 +197,28 @@ class Session:
                     "one of the folders"
                 )
             return folder.model_id
-        others = [model.folder for model in self._models.values()]
-        engine = await upstream.load_model(self._pool, folder, others)
-        self._models[folder.model_id] = LoadedModel(folder, engine)
+        others = [model.placed.root for model in self._models.values()]
+        cached = self.cache_dir is not None
+        placed = await upstream.load_model(self._pool, folder, others, cached=cached)
+        self._models[folder.model_id] = LoadedModel(folder, placed)
         return folder.model_id
 
     async def _unload(self, model_id: str) -> None:
-        model = self._model(model_id, ModelError)
-        del self._models[model_id]
-        tasks = [task for name, task in self._running.items() if task.get_name() == f"{model_id}/{name}"]
-        for task in tasks:
-            task.cancel()
-        await asyncio.gather(*tasks, return_exceptions=True)
-        await upstream.attribute(self._pool, "_unload_engine")(model.folder.model_id)
+        async with self._pool_lock():
+            if not model_id:
+                raise ModelError("unload takes the id of a loaded model")
+            model = self._model(model_id, ModelError)
+            del self._models[model_id]
+            tasks = [task for name, task in self._running.items() if task.get_name() == f"{model_id}/{name}"]
+            for task in tasks:
+                task.cancel()
+            await asyncio.gather(*tasks, return_exceptions=True)
+            await upstream.unload_model(self._pool, model.placed)
+
+    def _pool_lock(self) -> asyncio.Lock:
+        if self._loading is None:
+            raise EngineError("the engine was not started")
+        return self._loading
 
     def _model(self, model_id: str | None, error: type[Error]) -> LoadedModel:
         wanted = model_id or self._default_model
@@ -226,7 +254,7 @@ class Session:
 
         Does not wait, so a finalizer may call it on any thread, the engine's own included.
         """
-        with self._lifecycle, contextlib.suppress(EngineClosedError):
+        with self._lifecycle, contextlib.suppress(EngineError):
             self._open_loop().call_soon_threadsafe(self._end, request_id)
 
     def _end(self, request_id: str) -> bool:
@@ -237,7 +265,8 @@ class Session:
         try:
             if self._closed:
                 raise EngineClosedError("the engine was closed before it took the request")
-            if request.request_id in self._running:
+            running = self._running.get(request.request_id)
+            if running is not None and not running.cancelling():
                 raise RequestError(f"a request with id {request.request_id!r} is running; give another id or none")
             model = self._model(request.model, RequestError)
         except Error as error:
@@ -263,7 +292,8 @@ class Session:
             failure.__cause__ = error
             deliver(failure)
         finally:
-            del self._running[request.request_id]
+            if self._running.get(request.request_id) is asyncio.current_task():
+                del self._running[request.request_id]
 
     def _slot(self) -> asyncio.Semaphore:
         if self._slots is None:
@@ -274,6 +304,8 @@ class Session:
 
     def _open_loop(self) -> asyncio.AbstractEventLoop:
         """The loop, for use under `_lifecycle`: what is scheduled so runs before the engine shuts down."""
+        if os.getpid() != self._pid:
+            raise EngineError("this engine was opened before the process forked; open one in this process")
         if self._closed:
             raise EngineClosedError("this engine was closed; open a new one")
         if self._loop is None:
@@ -296,22 +328,34 @@ class Session:
             raise EngineClosedError("the engine was closed meanwhile") from error
 
 
-_open_sessions: "weakref.WeakSet[Session]" = weakref.WeakSet()
-_exit_hooked = threading.Event()
+_open_sessions: set[Session] = set()
+_exit_hooked_in: set[int] = set()
+
+
+def close_in_background(session: Session) -> None:
+    """Closes a session that its owner dropped. Does not wait: a finalizer may run on any thread, the engine's too."""
+    if os.getpid() == session._pid:
+        threading.Thread(target=session.close, name="hwledger-close").start()
 
 
 def _end_well_at_exit() -> None:
     """Has the interpreter's end close forgotten engines and release MLX's streams, while their threads still run."""
-    if _exit_hooked.is_set():
+    if os.getpid() in _exit_hooked_in:
         return
-    _exit_hooked.set()
+    _exit_hooked_in.add(os.getpid())
     # concurrent.futures ends its threads from threading's own exit hooks, which run before atexit's, last one first;
     # only a hook of that kind, registered later, comes in time. asyncio and concurrent.futures rely on it too.
     register = getattr(threading, "_register_atexit", atexit.register)
-    register(_end_well)
+    register(_end_well, os.getpid())
 
 
-def _end_well() -> None:
+def _end_well(pid: int) -> None:
+    # A forked child inherits the hook without the threads that it would wait for.
+    if os.getpid() != pid:
+        return
     for session in list(_open_sessions):
-        session.close()
+        try:
+            session.close()
+        except Exception:
+            logger.exception("an engine did not close")
     upstream.release_streams()

@@ -5,10 +5,14 @@ a fork that lacks one gets a `ForkError` that names it.
 """
 
 import asyncio
+import contextlib
 import dataclasses
+import hashlib
 import importlib
 import json
-from collections.abc import AsyncGenerator, Sequence
+import logging
+import tempfile
+from collections.abc import AsyncGenerator, Iterator, Sequence
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -16,7 +20,10 @@ from typing import Any
 from hwledger_omlx.engine.events import ToolCall
 from hwledger_omlx.engine.model_folder import ModelFolder
 from hwledger_omlx.engine.request import GenerateRequest
-from hwledger_omlx.errors import ForkError, ModelError, RequestError
+from hwledger_omlx.errors import EngineError, ForkError, ModelError, RequestError
+from hwledger_omlx.fork.home import home
+
+_log = logging.getLogger(__name__)
 
 _CPU_PREFILL_CHUNK_TOKENS = 512
 """In place of the fork's 2048, on a CPU: the shipped model takes 2,260 tokens in 9.2 s so, and in 12.1 s by the fork's
@@ -74,7 +81,12 @@ def open_pool(*, cache_dir: Path | None, max_concurrent_requests: int) -> Any:
     Args:
         cache_dir: folder of the fork's own paged SSD cache; None turns it off.
         max_concurrent_requests: most requests in one batch.
+
+    Raises:
+        EngineError: `cache_dir` cannot be written to.
     """
+    if cache_dir is not None:
+        _check_writable(cache_dir)
     scheduler = module("scheduler")
     wanted: dict[str, Any] = {
         "max_num_seqs": max_concurrent_requests,
@@ -90,32 +102,108 @@ def open_pool(*, cache_dir: Path | None, max_concurrent_requests: int) -> Any:
     return attribute(module("engine_pool"), "EnginePool")(scheduler_config=config_class(**wanted))
 
 
-async def load_model(pool: Any, folder: ModelFolder, others: Sequence[ModelFolder]) -> Any:
-    """Loads the model of `folder` into `pool` and returns its `BatchedEngine`. `others` are the models already there.
+def _check_writable(cache_dir: Path) -> None:
+    try:
+        cache_dir.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryFile(dir=cache_dir):
+            pass
+    except OSError as error:
+        raise EngineError(
+            f"the KV cache cannot be kept in {cache_dir}: {error}; give another cache_dir, or cache=None for none"
+        ) from error
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class Placed:
+    """A model in the pool."""
+
+    engine: Any
+    """The fork's `BatchedEngine`."""
+    pool_id: str
+    """The pool's name for it."""
+    root: Path
+    """The folder that the pool finds it from: its own, or one that holds a link to it."""
+
+
+async def load_model(pool: Any, folder: ModelFolder, others: Sequence[Path], *, cached: bool) -> Placed:
+    """Loads the model of `folder` into `pool`.
+
+    Args:
+        pool: from `open_pool`.
+        folder: what to load.
+        others: the roots of the models already there.
+        cached: whether a KV cache was asked for.
 
     Raises:
         ModelError: the fork finds no model in the folder, cannot load it, or it is not one that generates text.
     """
-    # discover_models forgets what it is not given, so the loaded ones are named again.
-    pool.discover_models([str(each.path) for each in (*others, folder)])
+    root, pool_id = _discovered(pool, folder, others)
     try:
-        engine = await pool.get_engine(folder.model_id, force_lm=True)
+        with _quiet():
+            engine = await pool.get_engine(pool_id, force_lm=True)
     except ForkError:
         raise
     except Exception as error:
         # mlx-lm and the fork raise what their parsers raise: KeyError, ValueError, RuntimeError, ...
         raise ModelError(_load_failure(folder, error)) from error
     if not hasattr(engine, "_apply_chat_template"):
-        await pool._unload_engine(folder.model_id)
+        await unload_model(pool, Placed(engine, pool_id, root))
         raise ModelError(f"{folder.path} holds a {folder.model_type} model, which does not generate text")
-    return engine
+    if cached and not engine.prefix_cache_enabled:
+        _log.warning("%s runs without a KV cache: the fork could not open it", folder.model_id)
+    return Placed(engine, pool_id, root)
+
+
+def _discovered(pool: Any, folder: ModelFolder, others: Sequence[Path]) -> tuple[Path, str]:
+    # The pool names a model by its folder, which for a snapshot of the hub is a commit; and in a folder with a
+    # subfolder that has a config.json of its own it finds that one alone. A link shows it this model, by our name.
+    linked = home() / "models" / hashlib.blake2b(bytes(folder.path), digest_size=8).hexdigest()
+    for root in (folder.path, linked):
+        if root is linked:
+            linked.mkdir(parents=True, exist_ok=True)
+            link = linked / folder.model_id
+            if not link.is_symlink():
+                link.symlink_to(folder.path, target_is_directory=True)
+        # discover_models forgets what it is not given, so the loaded ones are named again.
+        pool.discover_models([str(each) for each in (*others, root)])
+        for pool_id in pool.get_model_ids():
+            if Path(pool.get_entry(pool_id).model_path).resolve() == folder.path:
+                return root, pool_id
+    raise ModelError(f"the fork finds no model that it knows in {folder.path} ({folder.model_type})")
+
+
+async def unload_model(pool: Any, placed: Placed) -> None:
+    """Stops the model's engine and releases its memory, once its KV is stored."""
+    # The fork drops this store with its thread still running, so it is ended from here.
+    scheduler = getattr(getattr(getattr(placed.engine, "_engine", None), "engine", None), "scheduler", None)
+    snapshots = getattr(scheduler, "_boundary_snapshot_store", None)
+    await attribute(pool, "_unload_engine")(placed.pool_id)
+    if snapshots is not None:
+        await asyncio.to_thread(snapshots.shutdown)
+
+
+@contextlib.contextmanager
+def _quiet() -> Iterator[None]:
+    """What the fork logs of a load that fails, it also raises; said twice it hides the one line that matters."""
+    logger = logging.getLogger("omlx")
+    level = logger.level
+    if not logger.isEnabledFor(logging.INFO):
+        logger.setLevel(logging.CRITICAL)
+    try:
+        yield
+    finally:
+        logger.setLevel(level)
 
 
 def _load_failure(folder: ModelFolder, error: Exception) -> str:
-    reason = str(error).strip().split("\n")[0] or type(error).__name__
+    lines = [line.strip() for line in str(error).splitlines() if line.strip()] or [type(error).__name__]
+    reason = " ".join(lines[:2])[:300].rstrip(" :,")
     if isinstance(error, ValueError) and "not supported" in reason:
         return f"{folder.path}: architecture {folder.model_type!r} is not supported by this mlx-lm; {reason}"
-    return f"{folder.path} ({folder.model_type}) could not be loaded: {type(error).__name__}: {reason}"
+    return (
+        f"{folder.path} ({folder.model_type}) could not be loaded: {type(error).__name__}: {reason}; check that its "
+        "config.json and weights belong together, or fetch the model again"
+    )
 
 
 def prompt_token_ids(engine: Any, request: GenerateRequest) -> list[int]:
@@ -136,16 +224,22 @@ def prompt_token_ids(engine: Any, request: GenerateRequest) -> list[int]:
         except Exception as error:
             # Templates are programs of the model's: they raise jinja2's errors and anything their filters raise.
             raise RequestError(f"the model's chat template refuses these messages: {error}") from error
-    return list(engine.tokenizer.encode(text))
+    try:
+        return list(engine.tokenizer.encode(text))
+    except (UnicodeError, TypeError, ValueError) as error:
+        raise RequestError(f"the model's tokenizer does not take this prompt: {error}") from error
 
 
-def sampling_params(request: GenerateRequest) -> Any:
-    """The fork's `SamplingParams` for the request."""
+def sampling_params(request: GenerateRequest, folder: ModelFolder, prompt_tokens: int) -> Any:
+    """The fork's `SamplingParams` for the request, within what the model allows."""
+    room = request.max_tokens if folder.context_tokens is None else folder.context_tokens - prompt_tokens
+    # All tokens and more is what 0 says; MLX raises on it in the middle of a batch.
+    top_k = request.top_k if folder.vocab_tokens is None or request.top_k < folder.vocab_tokens else 0
     return attribute(module("request"), "SamplingParams")(
-        max_tokens=request.max_tokens,
+        max_tokens=min(request.max_tokens, room),
         temperature=request.temperature,
         top_p=request.top_p,
-        top_k=request.top_k,
+        top_k=top_k,
         min_p=request.min_p,
         repetition_penalty=request.repetition_penalty,
         presence_penalty=request.presence_penalty,

@@ -81,7 +81,7 @@ def _remembered() -> frozenset[str]:
         return frozenset(str(each) for each in content)
     except FileNotFoundError:
         return frozenset()
-    except ValueError as error:
+    except (OSError, ValueError) as error:
         _log.warning("%s is damaged (%s); the self-tests run again", path, error)
         return frozenset()
 

@@ -63,7 +63,7 @@ def locked_digests() -> Digests:
     try:
         content = json.loads(path.read_text(encoding="utf-8"))
         return {str(hook): {str(k): str(v) for k, v in each.items()} for hook, each in content["digests"].items()}
-    except FileNotFoundError:
+    except (FileNotFoundError, NotADirectoryError):
         return {}
     except (ValueError, KeyError, TypeError, AttributeError) as error:
         raise SeriesError(f"{path} is damaged ({error}); remove it and run `hwledger-omlx patches lock`") from error
