@@ -3,6 +3,7 @@
 Whatever hwledger-omlx raises on purpose becomes one line on standard error and exit code 2.
 """
 
+import signal
 import sys
 
 import typer
@@ -44,6 +45,8 @@ def options(
 def main() -> None:
     """Entry point of the console script."""
     logs.configure(to_stderr=True)
+    # So that engines are closed and temporary folders removed, as on Ctrl-C.
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM))
     try:
         app()
     except Error as error:

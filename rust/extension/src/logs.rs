@@ -25,7 +25,7 @@ pub(crate) fn forward_to_python(py: Python<'_>) -> PyResult<()> {
 fn log_ceiling() -> log::LevelFilter {
     std::env::var("HWLEDGER_OMLX_LOG")
         .ok()
-        .and_then(|level| match level.to_ascii_lowercase().as_str() {
+        .and_then(|level| match level.trim().to_ascii_lowercase().as_str() {
             "warning" => Some(log::LevelFilter::Warn),
             "critical" => Some(log::LevelFilter::Error),
             other => other.parse().ok(),

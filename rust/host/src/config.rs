@@ -1,4 +1,4 @@
-//! What an engine is started with. Fields as `hwledger_omlx.engine.session.EngineConfig` has them.
+//! What an engine is started with. Fields as `hwledger_omlx.engine.config.EngineConfig` has them.
 
 use std::path::PathBuf;
 

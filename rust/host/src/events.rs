@@ -94,7 +94,7 @@ pub enum FinishReason {
 pub struct Usage {
     /// Tokens of the prompt, the chat template's included.
     pub prompt_tokens: u64,
-    /// Tokens generated, the one that ended the answer included.
+    /// Tokens generated, without the end-of-turn token that ended the answer.
     pub completion_tokens: u64,
     /// Prompt tokens whose KV was restored and not computed.
     pub cached_tokens: u64,

@@ -3,7 +3,8 @@
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value, json};
 
-/// One request for text. A field left `None` is the model's own default.
+/// One request for text. A field left `None` has the default of Python's `GenerateRequest`: 256 tokens,
+/// temperature 0.7, everything else off.
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
 pub struct GenerateRequest {
     /// What to continue or to answer.
