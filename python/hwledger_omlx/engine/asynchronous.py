@@ -1,33 +1,23 @@
 """`AsyncEngine`: the asyncio face of a session. The engine has its own loop, so the caller's is never held up."""
 
 import asyncio
-import weakref
 from collections.abc import AsyncGenerator, Sequence
 from pathlib import Path
 from types import TracebackType
 from typing import Unpack
 
 from hwledger_omlx.engine import progress
-from hwledger_omlx.engine.blocking import EngineSettings
-from hwledger_omlx.engine.config import EngineConfig
 from hwledger_omlx.engine.events import DoneEvent, Event, Generation, Message
-from hwledger_omlx.engine.model_folder import ModelFolder
+from hwledger_omlx.engine.face import Face
 from hwledger_omlx.engine.request import GenerateRequest, RequestFields
-from hwledger_omlx.engine.session import Session, close_in_background
 from hwledger_omlx.errors import EngineError
-from hwledger_omlx.fork.locate import Fork
-from hwledger_omlx.fork.verify import HookReport
 
 
-class AsyncEngine:
+class AsyncEngine(Face):
     """As `Engine`, with coroutines. Requests under way at the same time are batched.
 
     The model is loaded by `start`, or on entering an `async with` statement. Arguments are those of `Engine`.
     """
-
-    def __init__(self, model: str | Path, **settings: Unpack[EngineSettings]) -> None:
-        self._session = Session(EngineConfig(model=model, **settings))
-        weakref.finalize(self, close_in_background, self._session).atexit = False
 
     async def start(self) -> None:
         """Loads the fork and the model.
@@ -107,26 +97,6 @@ class AsyncEngine:
             ModelError: no model of that id is loaded.
         """
         await asyncio.to_thread(self._session.unload, model_id)
-
-    @property
-    def fork(self) -> Fork:
-        """The fork in use: its distribution, version and path."""
-        return self._session.fork.fork
-
-    @property
-    def hooks(self) -> tuple[HookReport, ...]:
-        """What became of each hook of the patch series in this process."""
-        return self._session.fork.hooks
-
-    @property
-    def models(self) -> dict[str, ModelFolder]:
-        """The loaded models by id."""
-        return self._session.models
-
-    @property
-    def cache_dir(self) -> Path | None:
-        """Folder of the KV cache; None where there is none."""
-        return self._session.cache_dir
 
     async def close(self) -> None:
         """Cancels what runs, flushes the cache and releases everything. Safe to call twice."""

@@ -1,34 +1,19 @@
 """`Engine`: the blocking face of a session, for scripts, notebooks and threads."""
 
 import queue
-import weakref
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from types import TracebackType
-from typing import TypedDict, Unpack
+from typing import Unpack
 
 from hwledger_omlx.engine import progress
-from hwledger_omlx.engine.config import CacheKind, EngineConfig
 from hwledger_omlx.engine.events import DoneEvent, Event, Generation, Message
-from hwledger_omlx.engine.model_folder import ModelFolder
+from hwledger_omlx.engine.face import EngineSettings, Face
 from hwledger_omlx.engine.request import GenerateRequest, RequestFields
-from hwledger_omlx.engine.session import Session, close_in_background
 from hwledger_omlx.errors import EngineError
-from hwledger_omlx.fork.locate import Fork
-from hwledger_omlx.fork.verify import HookReport
 
 
-class EngineSettings(TypedDict, total=False):
-    """The keyword arguments of `Engine` and `AsyncEngine`; see `EngineConfig`."""
-
-    cache_dir: str | Path | None
-    cache: CacheKind | None
-    fork: str | Path | None
-    max_concurrent_requests: int
-    progress: bool | None
-
-
-class Engine:
+class Engine(Face):
     """A model in this process, ready when the constructor returns.
 
     Usable from any thread; requests of several threads are batched. Close it, or use it in a `with` statement.
@@ -43,8 +28,7 @@ class Engine:
     """
 
     def __init__(self, model: str | Path, **settings: Unpack[EngineSettings]) -> None:
-        self._session = Session(EngineConfig(model=model, **settings))
-        weakref.finalize(self, close_in_background, self._session).atexit = False
+        super().__init__(model, **settings)
         self._session.start()
 
     def generate(self, prompt: str | Sequence[Message], **fields: Unpack[RequestFields]) -> Generation:
@@ -107,26 +91,6 @@ class Engine:
         """
         self._session.unload(model_id)
 
-    @property
-    def fork(self) -> Fork:
-        """The fork in use: its distribution, version and path."""
-        return self._session.fork.fork
-
-    @property
-    def hooks(self) -> tuple[HookReport, ...]:
-        """What became of each hook of the patch series in this process."""
-        return self._session.fork.hooks
-
-    @property
-    def models(self) -> dict[str, ModelFolder]:
-        """The loaded models by id."""
-        return self._session.models
-
-    @property
-    def cache_dir(self) -> Path | None:
-        """Folder of the KV cache; None where there is none."""
-        return self._session.cache_dir
-
     def close(self) -> None:
         """Cancels what runs, flushes the cache and releases everything. Safe to call twice."""
         self._session.close()
@@ -138,7 +102,3 @@ class Engine:
         self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
     ) -> None:
         self.close()
-
-    def __repr__(self) -> str:
-        state = "closed" if self._session.closed else ", ".join(self.models)
-        return f"<{type(self).__name__} {state}>"

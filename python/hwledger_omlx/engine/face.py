@@ -1,0 +1,53 @@
+"""What the faces of a session have in common: how they are opened, what they tell of it, and their end when dropped."""
+
+import weakref
+from pathlib import Path
+from typing import TypedDict, Unpack
+
+from hwledger_omlx.engine.config import CacheKind, EngineConfig
+from hwledger_omlx.engine.model_folder import ModelFolder
+from hwledger_omlx.engine.session import Session, close_in_background
+from hwledger_omlx.fork.locate import Fork
+from hwledger_omlx.fork.verify import HookReport
+
+
+class EngineSettings(TypedDict, total=False):
+    """The keyword arguments of `Engine` and `AsyncEngine`; see `EngineConfig`."""
+
+    cache_dir: str | Path | None
+    cache: CacheKind | None
+    fork: str | Path | None
+    max_concurrent_requests: int
+    progress: bool | None
+
+
+class Face:
+    """Holds a session and closes it when nobody holds the face any more."""
+
+    def __init__(self, model: str | Path, **settings: Unpack[EngineSettings]) -> None:
+        self._session = Session(EngineConfig(model=model, **settings))
+        weakref.finalize(self, close_in_background, self._session).atexit = False
+
+    @property
+    def fork(self) -> Fork:
+        """The fork in use: its distribution, version and path."""
+        return self._session.fork.fork
+
+    @property
+    def hooks(self) -> tuple[HookReport, ...]:
+        """What became of each hook of the patch series in this process."""
+        return self._session.fork.hooks
+
+    @property
+    def models(self) -> dict[str, ModelFolder]:
+        """The loaded models by id."""
+        return self._session.models
+
+    @property
+    def cache_dir(self) -> Path | None:
+        """Folder of the KV cache; None where there is none."""
+        return self._session.cache_dir
+
+    def __repr__(self) -> str:
+        state = "closed" if self._session.closed else ", ".join(self.models) or "not started"
+        return f"<{type(self).__name__} {state}>"
