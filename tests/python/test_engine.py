@@ -13,6 +13,7 @@ from pathlib import Path
 import pytest
 
 import hwledger_omlx as hw
+from hwledger_omlx.models import NOTES
 
 LONG = "The quick brown fox jumps over the lazy dog. " * 20
 CHAT = [{"role": "user", "content": "hello"}]
@@ -37,6 +38,14 @@ def test_a_stream_is_the_whole_answer_in_parts(engine: hw.Engine) -> None:
     assert (result.finish_reason, result.model) == ("length", "tiny")
     assert 0.0 < result.timings.ttft_s <= result.timings.total_s
     assert engine.generate(LONG, max_tokens=12, temperature=0.0).token_ids == result.token_ids
+
+
+def test_a_continued_text_keeps_its_first_space() -> None:
+    with hw.Engine(NOTES, cache=None) as engine:
+        texts = {
+            engine.generate(f"Once upon a time, a{tail}", max_tokens=3, temperature=0.0).text for tail in ("", " kind")
+        }
+    assert {text[:1] for text in texts} == {" "}
 
 
 def test_a_second_run_of_a_prompt_is_restored_from_the_cache(engine: hw.Engine) -> None:

@@ -52,6 +52,7 @@ class RequestRun:
         # The fork aborts by id and later; an id of this run alone cannot hit the next request of the caller's id.
         self._fork_id = f"{request.request_id}#{uuid.uuid4().hex[:12]}"
         self._added = False
+        self._began = False
         self._submitted_s = time.monotonic()
         self._first_token_s: float | None = None
         self._stop = StopText(request.stop)
@@ -117,7 +118,11 @@ class RequestRun:
             self._first_token_s = time.monotonic()
         self._cached_tokens = max(self._cached_tokens, output.cached_tokens)
         self._token_ids.extend(output.new_token_ids)
-        self._show(self._stop.push(output.new_text), tuple(output.new_token_ids))
+        text = output.new_text
+        if text and not self._began:
+            self._began = True
+            text = upstream.first_text(self._model.engine, self._request, self._token_ids, text)
+        self._show(self._stop.push(text), tuple(output.new_token_ids))
 
     def _finish(self, output: Any) -> FinishReason:
         # The fork keeps from `new_token_ids` the tokens that completed a stop sequence, and lists them in the whole.

@@ -284,6 +284,13 @@ async def outputs(core: Any, request_id: str) -> AsyncGenerator[Any]:
         await stream.aclose()
 
 
+def first_text(engine: Any, request: GenerateRequest, token_ids: Sequence[int], text: str) -> str:
+    """The first text of an answer; where it continues a text, with the space that mlx-lm's detokenizer trims off it."""
+    if isinstance(request.prompt, str) and not text.startswith(" ") and engine.tokenizer.decode(token_ids)[:1] == " ":
+        return " " + text
+    return text
+
+
 def answer_parts(engine: Any, request: GenerateRequest, raw: str) -> tuple[str, str, tuple[ToolCall, ...]]:
     """Splits the raw output into `(text, reasoning, tool calls)`, by the fork's parsers."""
     pattern = attribute(module("api.utils"), "SPECIAL_TOKENS_PATTERN")
