@@ -17,7 +17,8 @@ def configure(*, to_stderr: bool = False) -> int:
     Args:
         to_stderr: also give the root logger a handler, for a program of ours; a library leaves handlers to its user.
     """
-    logging.getLogger("omlx.engine_core").addFilter(_unhelpful)
+    for name in ("omlx.engine_core", "transformers.tokenization_utils_base"):
+        logging.getLogger(name).addFilter(_unhelpful)
     given = os.environ.get(VARIABLE, "").strip().lower()
     level = _LEVELS.get(given, logging.WARNING)
     if to_stderr:
@@ -33,6 +34,13 @@ def configure(*, to_stderr: bool = False) -> int:
     return level
 
 
+_UNHELPFUL = (
+    # The fork, at each engine's start, where MLX refuses a default stream: nobody can do anything.
+    "set_default_stream unavailable",
+    # transformers, of a long prompt: whether it fits the model is checked, and said as a RequestError.
+    "Token indices sequence length is longer",
+)
+
+
 def _unhelpful(record: logging.LogRecord) -> bool:
-    """Drops the fork's warning at each engine's start that MLX refuses a default stream: nobody can do anything."""
-    return not record.getMessage().startswith("set_default_stream unavailable")
+    return not record.getMessage().startswith(_UNHELPFUL)
