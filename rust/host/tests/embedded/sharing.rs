@@ -46,16 +46,16 @@ pub(crate) async fn every_exception_has_its_variant() {
     // The engine's own code raises few of them on demand; its settings can be made to raise any.
     let script = c"
 import hwledger_omlx.errors as errors
-from hwledger_omlx.engine.config import EngineConfig
-original = EngineConfig.of.__func__
-def raising(cls, model, settings):
+import hwledger_omlx.host as face
+original = face.EngineConfig
+def raising(*, model, **settings):
     if model == 'bug:':
         raise ZeroDivisionError('not ours')
     if model.startswith('raise:'):
         class Refined(getattr(errors, model.removeprefix('raise:'))): pass
         raise Refined('what was wrong\\nand what to do')
-    return original(cls, model, settings)
-EngineConfig.of = classmethod(raising)
+    return original(model=model, **settings)
+face.EngineConfig = raising
 ";
     let names: Vec<String> = with_python(|py| {
         py.run(script, None, None).expect("patched");
