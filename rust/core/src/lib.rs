@@ -2,3 +2,4 @@
 //! interpreter.
 
 pub mod series;
+pub mod store;

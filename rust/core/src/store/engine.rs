@@ -1,0 +1,301 @@
+//! What the store's threads and callers share, and who may hold which lock.
+//!
+//! Locks, in the only order in which two are ever held: `disk` (read; write only to close or to open anew), `catalog`,
+//! the queue's. Nothing waits for I/O or for another thread while it holds the catalog.
+
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock, RwLockReadGuard};
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
+
+use super::config::StoreConfig;
+use super::disk::io::Io;
+use super::disk::{Disk, DiskError, DiskSettings, Fact, Opened, Recovered};
+use super::error::{Refusal, StoreError};
+use super::index::{Index, Limits, Removed};
+use super::lanes::Lanes;
+use super::memory::{BufferPool, HotTier, Resident};
+use super::queue::Queue;
+use super::stats::{Counters, StoreState, add};
+use super::types::{RecordId, SegmentId};
+
+/// A segment is not made smaller than this by a small quota alone.
+const SMALLEST_SEGMENT_BYTES: u64 = 64 << 10;
+const LARGEST_SEGMENT_BYTES: u64 = 256 << 20;
+const SEGMENTS_OF_A_QUOTA: u64 = 16;
+
+/// Which prefixes there are, and which of them are in RAM.
+#[derive(Debug)]
+pub(crate) struct Catalog {
+    pub(crate) index: Index,
+    pub(crate) hot: HotTier,
+    /// To be journalled before the next record.
+    pub(crate) news: Vec<Fact>,
+    /// Counts the times that the index was replaced: what it gave out before means nothing to it now.
+    pub(crate) generation: u64,
+}
+
+impl Catalog {
+    /// Takes what the index removed out of RAM too. Gives the payloads, to be dropped where no lock is held.
+    #[must_use]
+    pub(crate) fn forget(&mut self, removed: &Removed) -> Vec<Arc<Resident>> {
+        removed.records.iter().filter_map(|id| self.hot.remove(*id)).collect()
+    }
+}
+
+/// Whether the store can write.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct Health {
+    /// Why saves are refused, until when they are not worth trying.
+    pub(crate) trouble: Option<Trouble>,
+    /// When the last trouble ended, and how long its last wait was.
+    pub(crate) over: Option<(Instant, Duration)>,
+    /// The reason of the last loss.
+    pub(crate) lost_why: Option<String>,
+    /// What was lost since the last flush: records, bytes.
+    pub(crate) lost: (u64, u64),
+}
+
+/// Why nothing can be written.
+#[derive(Clone, Debug)]
+pub(crate) struct Trouble {
+    pub(crate) refusal: Refusal,
+    pub(crate) why: String,
+    pub(crate) retry_at: Instant,
+    pub(crate) wait: Duration,
+    /// Whether the folder itself is gone, so that it is to be made anew.
+    pub(crate) folder_gone: bool,
+    /// Bytes for which there was no room.
+    pub(crate) need: u64,
+}
+
+/// How the store was opened.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct Opening {
+    pub(crate) how: String,
+    pub(crate) seconds: f64,
+}
+
+/// All that the threads share.
+pub(crate) struct Engine {
+    pub(crate) config: StoreConfig,
+    pub(crate) io: Arc<dyn Io>,
+    disk: RwLock<Option<Disk>>,
+    catalog: Mutex<Catalog>,
+    pub(crate) queue: Queue,
+    pub(crate) lanes: Lanes,
+    pub(crate) pool: Arc<BufferPool>,
+    pub(crate) counters: Counters,
+    health: Mutex<Health>,
+    pub(crate) opening: Opening,
+    closed: AtomicBool,
+    process: u32,
+}
+
+/// Milliseconds since the Unix epoch.
+pub(crate) fn now_ms() -> u64 {
+    let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+    u64::try_from(now.as_millis()).unwrap_or(u64::MAX)
+}
+
+pub(crate) fn limits(config: &StoreConfig) -> Limits {
+    Limits {
+        quota_bytes: config.quota_bytes,
+        min_free_bytes: config.min_free_bytes,
+        daily_write_bytes: config.daily_write_bytes,
+        ttl_ms: config.ttl.map(|ttl| u64::try_from(ttl.as_millis()).unwrap_or(u64::MAX)),
+    }
+}
+
+pub(crate) fn segment_bytes(config: &StoreConfig) -> u64 {
+    config.segment_bytes.unwrap_or_else(|| {
+        (config.quota_bytes / SEGMENTS_OF_A_QUOTA).clamp(SMALLEST_SEGMENT_BYTES, LARGEST_SEGMENT_BYTES)
+    })
+}
+
+impl Engine {
+    /// Opens the folder and loads its index. Starts no thread but the lanes.
+    pub(crate) fn open(config: StoreConfig, io: Arc<dyn Io>) -> Result<Self, StoreError> {
+        config.check()?;
+        let start = Instant::now();
+        let (disk, catalog, how) = open_disk(&config, &io, 0)?;
+        let queue = Queue::new(config.queue_bytes, config.backlog_bytes);
+        let lanes = Lanes::new(config.threads());
+        let opening = Opening { how, seconds: start.elapsed().as_secs_f64() };
+        let engine = Self {
+            config,
+            io,
+            disk: RwLock::new(Some(disk)),
+            catalog: Mutex::new(catalog),
+            queue,
+            lanes,
+            pool: Arc::default(),
+            counters: Counters::default(),
+            health: Mutex::default(),
+            opening,
+            closed: AtomicBool::new(false),
+            process: std::process::id(),
+        };
+        // The quota may be smaller than it was.
+        let room = engine.with_disk(|disk| engine.make_room(disk, 0, &[], None));
+        if let Some(Err(why)) = room {
+            tracing::warn!(folder = %engine.config.folder.display(), "the KV cache is over its limits: {why}");
+        }
+        Ok(engine)
+    }
+
+    /// Opens the folder anew after it was deleted or replaced: as empty as it is found. What lookups gave out before is
+    /// recognised by its generation and no longer served.
+    pub(crate) fn reopen(&self) -> Result<(), StoreError> {
+        let mut disk = self.disk.write().unwrap_or_else(PoisonError::into_inner);
+        let generation = self.catalog().generation + 1;
+        *disk = None; // its lock must go before the new one
+        let (fresh, catalog, _) = open_disk(&self.config, &self.io, generation)?;
+        *disk = Some(fresh);
+        let before = std::mem::replace(&mut *self.catalog(), catalog);
+        drop(disk);
+        drop(before);
+        Ok(())
+    }
+
+    pub(crate) fn catalog(&self) -> MutexGuard<'_, Catalog> {
+        self.catalog.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    pub(crate) fn health(&self) -> MutexGuard<'_, Health> {
+        self.health.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// The disk, for as long as it is looked at; `None` inside once it is closed. Never taken twice by one thread.
+    pub(crate) fn disk(&self) -> RwLockReadGuard<'_, Option<Disk>> {
+        self.disk.read().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Runs `work` on the disk, if it is open.
+    pub(crate) fn with_disk<R>(&self, work: impl FnOnce(&Disk) -> R) -> Option<R> {
+        self.disk().as_ref().map(work)
+    }
+
+    /// Closes the files, which gives the folder's lock back. Waits for reads under way.
+    pub(crate) fn close_disk(&self) {
+        let disk = self.disk.write().unwrap_or_else(PoisonError::into_inner).take();
+        drop(disk);
+    }
+
+    pub(crate) fn is_closed(&self) -> bool {
+        self.closed.load(Ordering::Acquire)
+    }
+
+    /// Marks the store as closed; false if it was before.
+    pub(crate) fn mark_closed(&self) -> bool {
+        !self.closed.swap(true, Ordering::AcqRel)
+    }
+
+    /// Whether this is the process that opened the store. A fork has none of its threads.
+    pub(crate) fn is_own_process(&self) -> bool {
+        self.process == std::process::id()
+    }
+
+    pub(crate) fn is_usable(&self) -> bool {
+        !self.is_closed() && self.is_own_process()
+    }
+
+    pub(crate) fn state(&self) -> (StoreState, Option<String>) {
+        if self.is_closed() {
+            return (StoreState::Closed, None);
+        }
+        let health = self.health();
+        match &health.trouble {
+            None => (StoreState::Running, None),
+            Some(Trouble { refusal: Refusal::Suspended, why, .. }) => (StoreState::Suspended, Some(why.clone())),
+            Some(Trouble { why, .. }) => (StoreState::Full, Some(why.clone())),
+        }
+    }
+
+    /// Frees disk space until `bytes` fit, with what the next index file will need. `at_least`: evict so many bytes even if
+    /// the numbers say that there is room (the system has said that there is none).
+    pub(crate) fn make_room(
+        &self,
+        disk: &Disk,
+        bytes: u64,
+        open: &[SegmentId],
+        at_least: Option<u64>,
+    ) -> Result<(), RoomError> {
+        let free = disk.free_bytes()?;
+        let usage = disk.usage();
+        let reserve = usage.index_bytes + usage.journal_bytes + INDEX_RESERVE_BYTES;
+        let quota = self.config.quota_bytes;
+        let physical = match at_least {
+            None => usage.physical_bytes(),
+            Some(wanted) => usage.physical_bytes().max((quota + wanted).saturating_sub(bytes + reserve)),
+        };
+        let mut catalog = self.catalog();
+        let room = catalog.index.room_for(bytes + reserve, physical, free, open).map_err(RoomError::Refused)?;
+        let gone = catalog.forget(&room.removed);
+        drop(catalog);
+        drop(gone);
+        add(&self.counters.records_evicted, room.removed.records.len() as u64);
+        for segment in room.victims {
+            add(&self.counters.bytes_evicted, disk.drop_segment(segment)?);
+        }
+        Ok(())
+    }
+
+    /// A record is of no use: takes it and what continues it out, and journals that.
+    pub(crate) fn remove(&self, disk: &Disk, id: RecordId) -> Removed {
+        let mut catalog = self.catalog();
+        let removed = catalog.index.remove(id);
+        let gone = catalog.forget(&removed);
+        drop(catalog);
+        drop(gone);
+        note_removed(disk, &removed);
+        removed
+    }
+}
+
+/// Journals what left the index. A failure is found by the next commit: until then nothing wrong can be served, since
+/// records are found by the index in RAM.
+pub(crate) fn note_removed(disk: &Disk, removed: &Removed) {
+    if !removed.records.is_empty()
+        && let Err(error) = disk.note(&[Fact::Removed(removed.records.clone())], false)
+    {
+        tracing::debug!("the KV cache could not journal a removal: {error}");
+    }
+}
+
+/// Small notes in the journal between two makings of room.
+const INDEX_RESERVE_BYTES: u64 = 32 << 10;
+
+/// Why there is no room.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum RoomError {
+    #[error("{}", Refusal::from(*.0))]
+    Refused(super::index::Refusal),
+    #[error(transparent)]
+    Disk(#[from] DiskError),
+}
+
+fn open_disk(config: &StoreConfig, io: &Arc<dyn Io>, generation: u64) -> Result<(Disk, Catalog, String), StoreError> {
+    let of_disk = |error| StoreError::of_disk(&config.folder, error);
+    let settings = DiskSettings { segment_bytes: segment_bytes(config) };
+    let (disk, recovered) = Disk::open(Arc::clone(io), settings).map_err(of_disk)?;
+    let how = report(config, &recovered);
+    let (index, dropped) = Index::load(recovered, limits(config), now_ms());
+    if !dropped.is_empty() {
+        disk.note(&[Fact::Removed(dropped)], false).map_err(of_disk)?;
+    }
+    let catalog = Catalog { index, hot: HotTier::new(config.hot_bytes), news: Vec::new(), generation };
+    Ok((disk, catalog, how))
+}
+
+fn report(config: &StoreConfig, recovered: &Recovered) -> String {
+    let losses = recovered.losses;
+    let how = match &recovered.opened {
+        Opened::Fresh => "fresh".to_owned(),
+        Opened::Indexed => "indexed".to_owned(),
+        Opened::Rebuilt { why } => format!("rebuilt: {why}"),
+    };
+    tracing::debug!(
+        folder = %config.folder.display(), how, blocks = recovered.image.blocks.len(), ?losses, "KV cache opened"
+    );
+    how
+}
