@@ -1,18 +1,41 @@
 """Types of the Rust extension. Checked against it by stubtest."""
 
-from typing import final
+from collections.abc import Sequence
+from os import PathLike
+from pathlib import Path
+from types import TracebackType
+from typing import Self, TypeAlias, final
+
+from typing_extensions import Buffer
 
 __all__ = [
     "EngineError",
     "Error",
+    "ForeignFolderError",
     "ForkError",
     "HarnessError",
     "Hook",
+    "Layout",
+    "Match",
     "ModelError",
     "RequestError",
+    "Restored",
+    "Saved",
     "SeriesError",
+    "Snapshot",
+    "Store",
+    "StoreClosedError",
+    "StoreConfigError",
+    "StoreError",
+    "StoreFormatError",
+    "StoreIOError",
+    "StoreInUseError",
+    "StoreNotFoundError",
+    "StoreWriteError",
     "__version__",
+    "fingerprint_folder",
     "lock_manifest",
+    "namespace_digest",
     "parse_series",
     "series",
 ]
@@ -26,6 +49,15 @@ class ModelError(Error): ...
 class RequestError(Error): ...
 class EngineError(Error): ...
 class HarnessError(Error): ...
+class StoreError(Error): ...
+class StoreInUseError(StoreError): ...
+class ForeignFolderError(StoreError): ...
+class StoreFormatError(StoreError): ...
+class StoreWriteError(StoreError): ...
+class StoreClosedError(StoreError): ...
+class StoreConfigError(StoreError, ValueError): ...
+class StoreIOError(StoreError, OSError): ...
+class StoreNotFoundError(StoreIOError, FileNotFoundError): ...
 
 @final
 class Hook:
@@ -67,3 +99,288 @@ class Hook:
 def series() -> list[Hook]: ...
 def parse_series(manifests: list[tuple[str, str]]) -> list[Hook]: ...
 def lock_manifest(file: str, text: str, release: str, digests: dict[str, str]) -> str: ...
+
+_TokenIds: TypeAlias = Buffer | list[int] | tuple[int, ...]
+"""A buffer of uint32 with one dimension (`array.array("I")`, numpy), which is copied, or ints, which are converted."""
+
+@final
+class Store:
+    """A folder of prompts with their KV. Usable from any thread; every call lets the others run.
+
+    Closed by `close`, a `with` statement, or when Python ends. Where this process has the folder open already, `open`
+    gives the same store once more, and it is closed with its last handle.
+    """
+
+    @staticmethod
+    def open(
+        folder: str | PathLike[str],
+        *,
+        quota_bytes: int,
+        hot_bytes: int,
+        queue_bytes: int,
+        min_free_bytes: int,
+        backlog_bytes: int | None = None,
+        daily_write_bytes: int | None = None,
+        ttl_seconds: float | None = None,
+        reader_threads: int | None = None,
+        segment_bytes: int | None = None,
+    ) -> Store:
+        """Opens the store in `folder`, and makes it where there is none.
+
+        Raises:
+            StoreInUseError: another process has it.
+            ForeignFolderError: the folder holds something else, for example a cache of oMLX's. It is left alone.
+            StoreFormatError: a store that this version cannot read.
+            StoreConfigError: a setting cannot be.
+            StoreIOError: the operating system refused.
+        """
+
+    @property
+    def folder(self) -> Path: ...
+    @property
+    def closed(self) -> bool:
+        """Whether `close` was called on this handle."""
+
+    def lookup(self, namespace: bytes, tokens: _TokenIds, limit: int | None = None, *, label: str = "") -> Match:
+        """The longest stored prefix of `tokens`, token by token. Trouble of the store is a match of nothing.
+
+        Args:
+            namespace: 32 bytes, as `namespace_digest` makes them.
+            tokens: the prompt.
+            limit: most tokens to match.
+            label: the model's path or name. Tells "its identity changed" from "never seen".
+        """
+
+    def save(
+        self,
+        namespace: bytes,
+        layout: Layout,
+        tokens: _TokenIds,
+        arrays: Sequence[Buffer],
+        snapshot: Snapshot | None = None,
+        *,
+        first_tokens: Sequence[int] | None = None,
+        label: str = "",
+    ) -> Saved:
+        """Saves what is missing of `tokens`. Trouble of the store is a refusal, never an exception.
+
+        What is not `deferred` has been copied when this returns. Else the buffers are held until a thread of the store
+        has copied them, and nobody may write to them or assign into an `mx.array` among them before `flush` returns.
+
+        Args:
+            namespace: 32 bytes.
+            layout: what the arrays are. A namespace keeps the one of its first save.
+            tokens: the prompt.
+            arrays: one `[1, rows, n, width]` a part, of any format, evaluated, with a contiguous last axis. Its token 0
+                is `tokens[first_tokens[i]]`, and it reaches to the end of `tokens` or further.
+            snapshot: state that is valid at exactly the end of `tokens`.
+            first_tokens: where the arrays begin; by default all at 0.
+            label: the model's path or name.
+
+        Raises:
+            ValueError: an array does not fit the layout.
+        """
+
+    def flush(self) -> None:
+        """Returns when everything accepted is on disk.
+
+        Raises:
+            StoreWriteError: something could not be written, since the last flush.
+        """
+
+    def close(self) -> None:
+        """Flushes, writes the index and lets go of the folder. Safe to call twice."""
+
+    def stats(self) -> str:
+        """What it did and holds, as JSON; `hwledger_omlx.cache.CacheStats` types it."""
+
+    def info(self) -> str:
+        """Its folder, usage and namespaces, as JSON; `hwledger_omlx.cache.StoreInfo` types it."""
+
+    def pin(self, namespace: bytes, tokens: _TokenIds) -> int:
+        """Keeps the longest stored prefix of `tokens` from eviction. Returns its length in tokens."""
+
+    def unpin(self, namespace: bytes, tokens: _TokenIds) -> int:
+        """Takes back the `pin` of the same tokens. Returns how many were pinned."""
+
+    def purge(self, namespace: bytes | None = None) -> str:
+        """Removes one namespace, or all. Returns JSON: blocks, snapshots, bytes."""
+
+    def compact(self) -> str:
+        """Rewrites segments that are mostly dead. Returns JSON: segments, moved_bytes, freed_bytes."""
+
+    def verify(self) -> str:
+        """Reads every record and quarantines bad ones. Returns JSON: records, bytes, bad, stopped. Ctrl-C stops it."""
+
+    def __enter__(self) -> Self: ...
+    def __exit__(
+        self, _kind: type[BaseException] | None, _error: BaseException | None, _traceback: TracebackType | None, /
+    ) -> None: ...
+
+@final
+class Layout:
+    """What the blocks of a namespace hold: an array `[1, rows, tokens, width]` a part, of `row_bytes` bytes a width."""
+
+    def __new__(
+        cls, parts: Sequence[tuple[int, int]], needs_snapshot: bool = False, description: bytes = b""
+    ) -> Self: ...
+    @property
+    def parts(self) -> list[tuple[int, int]]:
+        """`(rows, row_bytes)` of each part."""
+
+    @property
+    def needs_snapshot(self) -> bool:
+        """Whether a prefix can be restored only where a snapshot was taken."""
+
+    @property
+    def description(self) -> bytes:
+        """The caller's own description, kept and given back as it is."""
+
+    @property
+    def token_bytes(self) -> int:
+        """Bytes of one token in all parts."""
+
+    def __eq__(self, other: object, /) -> bool: ...
+    def __ne__(self, other: object, /) -> bool: ...
+
+@final
+class Snapshot:
+    """State of layers that cannot be cut at a token. Holds its arrays, C-contiguous and evaluated, while it lives."""
+
+    def __new__(cls, meta: bytes, arrays: Sequence[Buffer]) -> Self: ...
+    @property
+    def meta(self) -> bytes:
+        """The caller's own description, given back as it is."""
+
+    @property
+    def nbytes(self) -> list[int]:
+        """Bytes of each array."""
+
+@final
+class Match:
+    """The longest stored prefix of some tokens, kept from eviction until it is released, as a `with` statement does."""
+
+    @property
+    def tokens(self) -> int:
+        """Tokens that match, one by one from the first."""
+
+    @property
+    def restorable(self) -> int:
+        """Tokens that `restore` gives: all that match, or those up to the best snapshot where the layout needs one."""
+
+    @property
+    def nbytes(self) -> int:
+        """Payload bytes of the restorable tokens, all parts."""
+
+    @property
+    def description(self) -> bytes:
+        """The layout's description; empty where nothing matched."""
+
+    @property
+    def parts(self) -> list[tuple[int, int]]:
+        """`(rows, row_bytes)` of each part; empty where nothing matched."""
+
+    @property
+    def snapshot_position(self) -> int | None:
+        """Tokens of the prefix at which the best snapshot is valid."""
+
+    @property
+    def snapshot_meta(self) -> bytes | None:
+        """The description that the best snapshot was saved with."""
+
+    @property
+    def snapshot_nbytes(self) -> list[int]:
+        """Bytes of each array of the best snapshot."""
+
+    @property
+    def miss_reason(self) -> str | None:
+        """Why nothing can be restored: `no_prefix`, `evicted`, `identity_changed`, `no_snapshot` or `disabled`."""
+
+    def restore(
+        self, arrays: Sequence[Buffer], first_part: int = 0, *, first_tokens: Sequence[int] | None = None
+    ) -> Restored:
+        """Copies the restorable tokens of parts `first_part..first_part + len(arrays)` straight into arrays.
+
+        Nobody else may use the arrays meanwhile. What is behind the restored tokens may be overwritten.
+
+        Args:
+            arrays: writable `[1, rows, capacity, width]` with the last two axes contiguous, one a part.
+            first_part: the part that the first array is for.
+            first_tokens: the position of each array's token 0; by default all 0. Earlier tokens are left out.
+
+        Raises:
+            ValueError: an array does not fit its part, or the match was released.
+        """
+
+    def restore_snapshot(self, arrays: Sequence[Buffer]) -> bool:
+        """Fills one writable C-contiguous array for each of the best snapshot's. False if it turned out bad."""
+
+    def release(self) -> None:
+        """Lets go of the prefix. What the match says of itself stays readable."""
+
+    def __enter__(self) -> Self: ...
+    def __exit__(
+        self, _kind: type[BaseException] | None, _error: BaseException | None, _traceback: TracebackType | None, /
+    ) -> None: ...
+
+@final
+class Restored:
+    """What came of a restore."""
+
+    @property
+    def tokens(self) -> int:
+        """Leading tokens that are right in every array. Fewer than restorable if a record turned out bad."""
+
+    @property
+    def bytes_hot(self) -> int:
+        """Payload bytes that came from RAM."""
+
+    @property
+    def bytes_cold(self) -> int:
+        """Payload bytes that came from disk."""
+
+    def __eq__(self, other: object, /) -> bool: ...
+    def __ne__(self, other: object, /) -> bool: ...
+
+@final
+class Saved:
+    """What came of a save."""
+
+    @property
+    def new_tokens(self) -> int:
+        """Tokens that were not stored before and are now, or will be where `deferred`."""
+
+    @property
+    def nbytes(self) -> int:
+        """Payload bytes of these and of the snapshot."""
+
+    @property
+    def refused(self) -> str | None:
+        """Why not all was accepted: a `Refusal` of the core in snake case."""
+
+    @property
+    def deferred(self) -> bool:
+        """Whether the copy is still to be made, once the queue has room."""
+
+    def __eq__(self, other: object, /) -> bool: ...
+    def __ne__(self, other: object, /) -> bool: ...
+
+def fingerprint_folder(
+    folder: str | PathLike[str],
+    memo_file: str | PathLike[str] | None = None,
+    *,
+    adapter: str | PathLike[str] | None = None,
+) -> bytes:
+    """The 32-byte digest of a model folder's files, weights and all, and of an adapter's.
+
+    Args:
+        folder: the model.
+        memo_file: where digests are kept, so that only files that changed since are read again.
+        adapter: a folder or file of its own.
+
+    Raises:
+        ModelError: a file cannot be read, or the folder holds no model.
+    """
+
+def namespace_digest(fields: dict[str, str | bytes] | dict[str, str] | dict[str, bytes]) -> bytes:
+    """The 32-byte digest of named fields, whatever their order. Text counts as its UTF-8."""

@@ -6,17 +6,27 @@ Every one is a `hwledger_omlx.Error`; its message says what was wrong and what t
 from hwledger_omlx._native import (
     EngineError,
     Error,
+    ForeignFolderError,
     ForkError,
     HarnessError,
     ModelError,
     RequestError,
     SeriesError,
+    StoreClosedError,
+    StoreConfigError,
+    StoreError,
+    StoreFormatError,
+    StoreInUseError,
+    StoreIOError,
+    StoreNotFoundError,
+    StoreWriteError,
 )
 
 __all__ = [
     "EngineClosedError",
     "EngineError",
     "Error",
+    "ForeignFolderError",
     "ForkError",
     "ForkNotFoundError",
     "HarnessError",
@@ -24,6 +34,14 @@ __all__ = [
     "ModelNotFoundError",
     "RequestError",
     "SeriesError",
+    "StoreClosedError",
+    "StoreConfigError",
+    "StoreError",
+    "StoreFormatError",
+    "StoreIOError",
+    "StoreInUseError",
+    "StoreNotFoundError",
+    "StoreWriteError",
 ]
 
 

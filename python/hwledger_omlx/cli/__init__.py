@@ -10,6 +10,7 @@ import typer
 
 from hwledger_omlx import Error, __version__, logs
 from hwledger_omlx.cli.bench import bench_app
+from hwledger_omlx.cli.cache import cache_app
 from hwledger_omlx.cli.chat import chat
 from hwledger_omlx.cli.demo import demo
 from hwledger_omlx.cli.generate import generate
@@ -26,6 +27,7 @@ app.command()(demo)
 app.command()(generate)
 app.command()(chat)
 app.add_typer(patches_app, name="patches")
+app.add_typer(cache_app, name="cache")
 app.add_typer(bench_app, name="bench")
 
 

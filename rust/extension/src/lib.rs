@@ -1,8 +1,19 @@
 //! `hwledger_omlx._native`: the core as a Python module. A table of contents; each exported thing has a file of its own.
 
+mod arrays;
+mod entry;
 mod errors;
+mod held;
+mod identity;
+mod json;
 mod logs;
+mod matching;
+mod open_stores;
+mod opening;
+mod saving;
 mod series;
+mod store;
+mod tokens;
 
 /// Base of the package's exceptions. The host, which links this crate, tells them from others by it.
 pub use errors::Error;
@@ -13,9 +24,20 @@ use pyo3::prelude::*;
 #[pymodule(name = "_native")]
 pub mod native {
     #[pymodule_export]
-    use super::errors::{EngineError, Error, ForkError, HarnessError, ModelError, RequestError, SeriesError};
+    use super::errors::{
+        EngineError, Error, ForeignFolderError, ForkError, HarnessError, ModelError, RequestError, SeriesError,
+        StoreClosedError, StoreError, StoreFormatError, StoreInUseError, StoreWriteError,
+    };
+    #[pymodule_export]
+    use super::identity::{fingerprint_folder, namespace_digest};
+    #[pymodule_export]
+    use super::matching::{Match, Restored};
+    #[pymodule_export]
+    use super::saving::{Layout, Saved, Snapshot};
     #[pymodule_export]
     use super::series::{Hook, lock_manifest, parse_series, series};
+    #[pymodule_export]
+    use super::store::Store;
 
     use super::{Bound, PyModule, PyResult};
 
@@ -26,6 +48,7 @@ pub mod native {
 
     #[pymodule_init]
     fn init(module: &Bound<'_, PyModule>) -> PyResult<()> {
+        super::errors::export_twofold(module)?;
         super::logs::forward_to_python(module.py())
     }
 }

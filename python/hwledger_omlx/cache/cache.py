@@ -1,0 +1,128 @@
+"""`engine.cache`: the KV cache of an engine, whatever kind it has."""
+
+from array import array
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from pathlib import Path
+from typing import Any, Literal
+
+from hwledger_omlx._native import Store
+from hwledger_omlx.cache.reports import Purged, StoreInfo
+from hwledger_omlx.cache.stats import CacheStats
+from hwledger_omlx.errors import StoreError
+
+Kind = Literal["paged", "fork"]
+Prompt = str | Sequence[Mapping[str, Any]] | Sequence[int]
+"""Text to continue, chat messages, or token ids."""
+Address = Callable[[Prompt, str | None, str], tuple[bytes, Iterable[int]]]
+"""From a prompt, a model's id (None: the engine's own) and a tenant to the prompt's namespace and token ids."""
+
+
+class Cache:
+    """The KV of earlier prompts. Usable from any thread, also after the engine was closed.
+
+    Args:
+        kind: `"paged"` for ours, `"fork"` for the fork's own, None for none.
+        folder: where it is; None where there is none.
+        store: ours.
+        address: where to find a prompt in it.
+        off_because: why there is none although one was wanted.
+    """
+
+    def __init__(
+        self,
+        kind: Kind | None = None,
+        folder: Path | None = None,
+        store: Store | None = None,
+        address: Address | None = None,
+        off_because: str | None = None,
+    ) -> None:
+        self.kind = kind
+        self.folder = folder
+        self._store = store
+        self._address = address
+        self._off_because = off_because
+
+    @property
+    def state(self) -> str:
+        """What `stats().state` says: `running`, `full`, `suspended` or `closed`; of other kinds `fork` or `off`."""
+        return self.stats().state
+
+    def stats(self) -> CacheStats:
+        """What the cache did since it was opened, and what it holds. All zero unless it is ours."""
+        if self._store is None:
+            off = "off" if self._off_because is None else f"off: {self._off_because}"
+            return CacheStats.of_no_store(off if self.kind is None else self.kind)
+        return CacheStats.parse(self._store.stats())
+
+    def stats_json(self) -> str | None:
+        """The core's own account as JSON, for the Rust host; None unless the cache is ours."""
+        return None if self._store is None else self._store.stats()
+
+    def info(self) -> StoreInfo:
+        """The folder, its usage and whose prompts it holds.
+
+        Raises:
+            StoreError: the cache is not ours, or closed.
+        """
+        return StoreInfo.parse(self._ours("info").info())
+
+    def flush(self) -> None:
+        """Returns when everything that was accepted is on disk. Nothing to do unless the cache is ours.
+
+        Raises:
+            StoreError: something could not be written.
+        """
+        if self._store is not None and not self._store.closed:
+            self._store.flush()
+
+    def pin(self, prompt: Prompt, *, model: str | None = None, tenant: str = "") -> int:
+        """Keeps what is stored of `prompt` from eviction, across restarts, until `unpin`. Returns how many tokens.
+
+        Args:
+            prompt: text, chat messages or token ids, as they were sent.
+            model: id of a loaded model; None for the one that the engine was opened with.
+            tenant: as in the request.
+
+        Raises:
+            StoreError: the cache is not ours, or closed.
+        """
+        store = self._ours("pin")
+        return store.pin(*self._find(prompt, model, tenant))
+
+    def unpin(self, prompt: Prompt, *, model: str | None = None, tenant: str = "") -> int:
+        """Takes back a `pin` of the same prompt. Returns how many tokens were pinned."""
+        store = self._ours("unpin")
+        return store.unpin(*self._find(prompt, model, tenant))
+
+    def purge(self, model: str | None = None) -> Purged:
+        """Forgets every prompt, or those of one model by the label that `info` shows. Running requests are not harmed.
+
+        Raises:
+            StoreError: the cache is not ours, or closed.
+        """
+        store = self._ours("purge")
+        if model is None:
+            return Purged.parse(store.purge())
+        spaces = [space.key for space in self.info().namespaces if space.label == model]
+        return sum((Purged.parse(store.purge(key)) for key in spaces), start=Purged())
+
+    def _ours(self, what: str) -> Store:
+        if self._store is None:
+            having = "has no cache" if self.kind is None else "runs the fork's own cache"
+            raise StoreError(f"{what}: this engine {having}; open it with cache='paged'")
+        return self._store
+
+    def _find(self, prompt: Prompt, model: str | None, tenant: str) -> "tuple[bytes, array[int]]":
+        if self._address is None:
+            raise StoreError("this cache belongs to no engine that could say where a prompt is")
+        namespace, tokens = self._address(prompt, model, tenant)
+        return namespace, array("I", tokens)
+
+    def __repr__(self) -> str:
+        return f"<Cache {self.state} {self.folder or ''}".rstrip() + ">"
+
+    def __str__(self) -> str:
+        return str(self.stats())
+
+    def _repr_html_(self) -> str:
+        return self.stats()._repr_html_()
