@@ -8,6 +8,7 @@ with hw.Engine("path/to/model") as engine:
 
 from hwledger_omlx import logs as _logs
 from hwledger_omlx._native import __version__
+from hwledger_omlx.cache import Cache, CacheStats, PagedCache
 from hwledger_omlx.engine.asynchronous import AsyncEngine
 from hwledger_omlx.engine.blocking import Engine
 from hwledger_omlx.engine.config import EngineConfig
@@ -26,6 +27,7 @@ from hwledger_omlx.errors import (
     EngineClosedError,
     EngineError,
     Error,
+    ForeignFolderError,
     ForkError,
     ForkNotFoundError,
     HarnessError,
@@ -33,12 +35,22 @@ from hwledger_omlx.errors import (
     ModelNotFoundError,
     RequestError,
     SeriesError,
+    StoreClosedError,
+    StoreConfigError,
+    StoreError,
+    StoreFormatError,
+    StoreInUseError,
+    StoreIOError,
+    StoreNotFoundError,
+    StoreWriteError,
 )
 
 _logs.configure()
 
 __all__ = [
     "AsyncEngine",
+    "Cache",
+    "CacheStats",
     "DoneEvent",
     "Engine",
     "EngineClosedError",
@@ -46,6 +58,7 @@ __all__ = [
     "EngineError",
     "Error",
     "Event",
+    "ForeignFolderError",
     "ForkError",
     "ForkNotFoundError",
     "Generation",
@@ -53,9 +66,18 @@ __all__ = [
     "Message",
     "ModelError",
     "ModelNotFoundError",
+    "PagedCache",
     "ProgressEvent",
     "RequestError",
     "SeriesError",
+    "StoreClosedError",
+    "StoreConfigError",
+    "StoreError",
+    "StoreFormatError",
+    "StoreIOError",
+    "StoreInUseError",
+    "StoreNotFoundError",
+    "StoreWriteError",
     "Timings",
     "TokenEvent",
     "ToolCall",

@@ -26,7 +26,7 @@ def chat(
     """Talk with a model; each turn says what the cache saved."""
     notes = Console(stderr=True, highlight=False)
     opening: list[Message] = [] if system is None else [{"role": "system", "content": system}]
-    with Engine(model, cache=None if no_cache else "fork", cache_dir=cache_dir, fork=fork) as engine:
+    with Engine(model, cache=None if no_cache else "paged", cache_dir=cache_dir, fork=fork) as engine:
         read = _reader()
         notes.print(f"[dim]{', '.join(engine.models)} on {engine.fork}. {_HELP}[/dim]")
         messages = list(opening)

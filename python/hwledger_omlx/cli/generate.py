@@ -32,7 +32,7 @@ def generate(
         asked = [{"role": "user", "content": text}]
         if system is not None:
             asked.insert(0, {"role": "system", "content": system})
-    with Engine(model, cache=None if no_cache else "fork", cache_dir=cache_dir, fork=fork) as engine:
+    with Engine(model, cache=None if no_cache else "paged", cache_dir=cache_dir, fork=fork) as engine:
         for event in engine.stream(
             asked, max_tokens=max_tokens, temperature=temperature, seed=seed, stop=tuple(stop or ())
         ):

@@ -1,12 +1,14 @@
 """What an engine is opened with. Knows nothing of the fork."""
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
+from hwledger_omlx.cache.settings import PagedCache
 from hwledger_omlx.errors import EngineError
 
-CacheKind = Literal["fork"]
+CacheKind = Literal["paged", "fork"]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -17,8 +19,8 @@ class EngineConfig:
     """A local folder, or a Hugging Face id where online."""
     cache_dir: str | Path | None = None
     """Folder of the KV cache that outlives the process; None for the default one."""
-    cache: CacheKind | None = "fork"
-    """`"fork"`: the fork's paged SSD cache; None: no cache beyond a request."""
+    cache: CacheKind | PagedCache | Mapping[str, Any] | None = "paged"
+    """`"paged"` or the settings of a `PagedCache`: ours; `"fork"`: the fork's own; None: none beyond a request."""
     fork: str | Path | None = None
     """Folder of an oMLX checkout; None for `HWLEDGER_OMLX_FORK` or the installed `omlx`."""
     max_concurrent_requests: int = 8
@@ -36,5 +38,22 @@ class EngineConfig:
         limit = self.max_concurrent_requests
         if not isinstance(limit, int) or isinstance(limit, bool) or limit < 1:
             raise EngineError(f"max_concurrent_requests must be at least 1, not {self.max_concurrent_requests!r}")
-        if self.cache not in ("fork", None):
-            raise EngineError(f"cache must be 'fork' or None, not {self.cache!r}")
+        object.__setattr__(self, "cache", _checked_cache(self.cache))
+
+    @property
+    def paged_cache(self) -> PagedCache | None:
+        """The settings of our cache; None where another or none is wanted."""
+        return self.cache if isinstance(self.cache, PagedCache) else None
+
+
+def _checked_cache(cache: object) -> PagedCache | Literal["fork"] | None:
+    if cache is None or cache == "fork" or isinstance(cache, PagedCache):
+        return cache
+    if cache == "paged":
+        return PagedCache()
+    if isinstance(cache, Mapping):
+        try:
+            return PagedCache(**cache)
+        except TypeError as error:
+            raise EngineError(f"these are no settings of a cache: {error}") from error
+    raise EngineError(f"cache must be 'paged', a PagedCache, 'fork' or None, not {cache!r}")

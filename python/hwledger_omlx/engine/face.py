@@ -1,9 +1,12 @@
 """What the faces of a session have in common: how they are opened, what they tell of it, and their end when dropped."""
 
 import weakref
+from collections.abc import Mapping
 from pathlib import Path
-from typing import TypedDict, Unpack
+from typing import Any, TypedDict, Unpack
 
+from hwledger_omlx.cache.cache import Cache
+from hwledger_omlx.cache.settings import PagedCache
 from hwledger_omlx.engine.config import CacheKind, EngineConfig
 from hwledger_omlx.engine.model_folder import ModelFolder
 from hwledger_omlx.engine.session import Session, close_in_background
@@ -15,7 +18,7 @@ class EngineSettings(TypedDict, total=False):
     """The keyword arguments of `Engine` and `AsyncEngine`; see `EngineConfig`."""
 
     cache_dir: str | Path | None
-    cache: CacheKind | None
+    cache: CacheKind | PagedCache | Mapping[str, Any] | None
     fork: str | Path | None
     max_concurrent_requests: int
     progress: bool | None
@@ -42,6 +45,11 @@ class Face:
     def models(self) -> dict[str, ModelFolder]:
         """The loaded models by id."""
         return self._session.models
+
+    @property
+    def cache(self) -> Cache:
+        """The KV cache: its statistics, and what can be done with it."""
+        return self._session.cache
 
     @property
     def cache_dir(self) -> Path | None:

@@ -26,6 +26,7 @@ from hwledger_omlx.engine.request import GenerateRequest
 from hwledger_omlx.engine.stop_text import StopText
 from hwledger_omlx.errors import EngineError, RequestError
 from hwledger_omlx.hooks import prefill_progress
+from hwledger_omlx.hooks.paged_cache import binding
 
 
 @dataclass(frozen=True, slots=True)
@@ -78,6 +79,8 @@ class RequestRun:
             tell = asyncio.get_running_loop().call_soon_threadsafe
             prefill_progress.subscribe(self._fork_id, lambda done, total: tell(self._progress, done, total))
             await upstream.prefix_stored(self._core, token_ids)
+            if self._request.tenant:
+                binding.set_tenant(self._fork_id, self._request.tenant)
             self._added = True
             await self._core.add_request(
                 prompt=token_ids,
@@ -91,6 +94,7 @@ class RequestRun:
                 await self._core.abort_request(self._fork_id)
         finally:
             prefill_progress.unsubscribe(self._fork_id)
+            binding.forget_tenant(self._fork_id)
         self._deliver(DoneEvent(self._request.request_id, self._generation(reason)))
 
     def give_up(self) -> None:

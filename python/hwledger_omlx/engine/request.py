@@ -35,6 +35,7 @@ class RequestFields(TypedDict, total=False):
     tools: Sequence[Mapping[str, Any]]
     chat_template_kwargs: Mapping[str, Any]
     thinking_budget: int | None
+    tenant: str
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -64,6 +65,8 @@ class GenerateRequest:
     chat_template_kwargs: Mapping[str, Any] | None = None
     thinking_budget: int | None = None
     """Most tokens of reasoning; None for no limit."""
+    tenant: str = ""
+    """Whose prompt it is: cached KV is shared between requests of the same tenant only."""
 
     @classmethod
     def parse(cls, prompt: str | Sequence[Message], **given: object) -> "GenerateRequest":
@@ -86,6 +89,8 @@ class GenerateRequest:
         values["tools"] = _checked_tools(values.get("tools", ()))
         if not isinstance(values.get("model", ""), str):
             raise RequestError(f"model must be the id of a loaded model, not {values['model']!r}")
+        if not isinstance(values.get("tenant", ""), str):
+            raise RequestError(f"tenant must be a text, not {values['tenant']!r}")
         if not isinstance(values.get("chat_template_kwargs", {}), Mapping):
             raise RequestError(f"chat_template_kwargs must be a mapping, not {values['chat_template_kwargs']!r}")
         if values["tools"] and isinstance(values["prompt"], str):

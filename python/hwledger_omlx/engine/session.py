@@ -12,19 +12,28 @@ import contextlib
 import logging
 import os
 import threading
-from collections.abc import Callable, Coroutine
+from collections.abc import Callable, Coroutine, Iterable, Sequence
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, TypeVar, cast
 
+from hwledger_omlx.cache.cache import Cache, Prompt
 from hwledger_omlx.engine import model_folder, progress, upstream
 from hwledger_omlx.engine.config import EngineConfig
-from hwledger_omlx.engine.events import Event
+from hwledger_omlx.engine.events import Event, Message
 from hwledger_omlx.engine.generation import LoadedModel, RequestRun
+from hwledger_omlx.engine.kv_cache import KvCache, folder_of, open_cache
 from hwledger_omlx.engine.model_folder import ModelFolder
 from hwledger_omlx.engine.request import GenerateRequest
-from hwledger_omlx.errors import EngineClosedError, EngineError, Error, ModelError, RequestError
-from hwledger_omlx.fork.home import home
+from hwledger_omlx.errors import (
+    EngineClosedError,
+    EngineError,
+    Error,
+    ModelError,
+    RequestError,
+    StoreError,
+)
 from hwledger_omlx.fork.load import LoadedFork, load
+from hwledger_omlx.hooks.paged_cache.binding import attached
 
 __all__ = ["Deliver", "EngineConfig", "Session"]
 
@@ -42,6 +51,7 @@ class Session:
         self._running: dict[str, asyncio.Task[None]] = {}
         self._calls: set[concurrent.futures.Future[Any]] = set()
         self._default_model = ""
+        self._kv_cache: KvCache | None = None
         self._pid = os.getpid()
         self._lifecycle = threading.RLock()
         self._starting = threading.Lock()
@@ -62,6 +72,8 @@ class Session:
         Raises:
             ForkError: no usable fork.
             ModelError: no such model, or one that cannot be loaded.
+            EngineError: the KV cache cannot be kept where it should be.
+            ForeignFolderError: another program's cache is there.
         """
         with self._starting:
             if self._closed:
@@ -75,6 +87,7 @@ class Session:
             self._fork.confirm()
             self._start_loop()
             try:
+                self._kv_cache = open_cache(self.config, self._address)
                 self._on_loop(self._open_pool())
                 self._default_model = self._load_watched(folder)
             except BaseException:
@@ -117,7 +130,11 @@ class Session:
         limit = self.config.max_concurrent_requests
         self._slots = asyncio.Semaphore(limit)
         self._loading = asyncio.Lock()
-        self._pool = upstream.open_pool(cache_dir=self.cache_dir, max_concurrent_requests=limit)
+        self._pool = upstream.open_pool(
+            fork_cache_dir=self.cache_dir if self.config.cache == "fork" else None,
+            paged_cache=self._opened_cache.binding,
+            max_concurrent_requests=limit,
+        )
 
     async def _shut_down(self) -> None:
         tasks = list(self._running.values())
@@ -130,6 +147,8 @@ class Session:
         if self._pool is not None:
             await self._pool.shutdown()
             self._pool = None
+        if self._kv_cache is not None:
+            await asyncio.to_thread(self._kv_cache.close)
         for call in list(self._calls):
             call.cancel()
         await asyncio.get_running_loop().shutdown_default_executor()
@@ -144,11 +163,20 @@ class Session:
         return self._fork
 
     @property
+    def cache(self) -> Cache:
+        """The KV cache, whatever kind it is of."""
+        return self._opened_cache.face
+
+    @property
     def cache_dir(self) -> Path | None:
-        """Folder of the KV cache; None where there is none."""
-        if self.config.cache is None:
-            return None
-        return home() / "kv" if self.config.cache_dir is None else Path(self.config.cache_dir)
+        """Folder of the KV cache; None where none was wanted."""
+        return folder_of(self.config)
+
+    @property
+    def _opened_cache(self) -> KvCache:
+        if self._kv_cache is None:
+            raise EngineError("the engine was not started")
+        return self._kv_cache
 
     @property
     def models(self) -> dict[str, ModelFolder]:
@@ -198,8 +226,12 @@ class Session:
                 )
             return folder.model_id
         others = [model.placed.root for model in self._models.values()]
-        cached = self.cache_dir is not None
-        placed = await upstream.load_model(self._pool, folder, others, cached=cached)
+        placed = await upstream.load_model(self._pool, folder, others)
+        # The fork swallows what goes wrong with its cache, and a hook that was refused attaches none.
+        if self.config.cache == "fork" and not upstream.has_fork_cache(placed):
+            logger.warning("%s runs without a KV cache: the fork could not open it", folder.model_id)
+        if self._opened_cache.store is not None and attached(upstream.scheduler_of(placed)) is None:
+            logger.warning("%s runs without a KV cache: patch 003-paged-cache is not in use", folder.model_id)
         self._models[folder.model_id] = LoadedModel(folder, placed)
         return folder.model_id
 
@@ -214,6 +246,7 @@ class Session:
                 task.cancel()
             await asyncio.gather(*tasks, return_exceptions=True)
             await upstream.unload_model(self._pool, model.placed)
+            await asyncio.to_thread(self.cache.flush)
 
     def _pool_lock(self) -> asyncio.Lock:
         if self._loading is None:
@@ -226,6 +259,17 @@ class Session:
             loaded = ", ".join(self._models) or "none"
             raise error(f"no model {wanted!r} is loaded (loaded: {loaded}); load it first with engine.load(folder)")
         return self._models[wanted]
+
+    def _address(self, prompt: Prompt, model_id: str | None, tenant: str) -> tuple[bytes, Iterable[int]]:
+        """Where the KV of a prompt is: its namespace and its tokens."""
+        model = self._model(model_id, ModelError)
+        prefixes = attached(upstream.scheduler_of(model.placed))
+        if prefixes is None or prefixes.unsupported:
+            raise StoreError(f"the prompts of {model.folder.model_id} are not cached")
+        if not isinstance(prompt, str) and all(isinstance(each, int) for each in prompt):
+            return prefixes.namespace(tenant), cast("Sequence[int]", prompt)
+        request = GenerateRequest.parse(cast("str | Sequence[Message]", prompt))
+        return prefixes.namespace(tenant), upstream.prompt_token_ids(model.engine, request)
 
     # -- requests -----------------------------------------------------------------------------------------------
 

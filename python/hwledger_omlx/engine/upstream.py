@@ -22,8 +22,7 @@ from hwledger_omlx.engine.model_folder import ModelFolder
 from hwledger_omlx.engine.request import GenerateRequest
 from hwledger_omlx.errors import EngineError, ForkError, ModelError, RequestError
 from hwledger_omlx.fork.home import home
-
-_log = logging.getLogger(__name__)
+from hwledger_omlx.hooks.paged_cache.binding import Binding
 
 _CPU_PREFILL_CHUNK_TOKENS = 512
 """In place of the fork's 2048, on a CPU: the shipped model takes 2,260 tokens in 9.2 s so, and in 12.1 s by the fork's
@@ -75,23 +74,24 @@ def release_streams() -> None:
     attribute(module("engine_core"), "get_mlx_executor")().submit(release).result()
 
 
-def open_pool(*, cache_dir: Path | None, max_concurrent_requests: int) -> Any:
+def open_pool(*, fork_cache_dir: Path | None, paged_cache: Binding | None, max_concurrent_requests: int) -> Any:
     """A new `EnginePool`. Must be called on the event loop that will run it.
 
     Args:
-        cache_dir: folder of the fork's own paged SSD cache; None turns it off.
+        fork_cache_dir: folder of the fork's own paged SSD cache; None turns it off.
+        paged_cache: our cache, for every model of the pool; None for none.
         max_concurrent_requests: most requests in one batch.
 
     Raises:
-        EngineError: `cache_dir` cannot be written to.
+        EngineError: `fork_cache_dir` cannot be written to.
     """
-    if cache_dir is not None:
-        _check_writable(cache_dir)
+    if fork_cache_dir is not None:
+        _check_writable(fork_cache_dir)
     scheduler = module("scheduler")
     wanted: dict[str, Any] = {
         "max_num_seqs": max_concurrent_requests,
         "completion_batch_size": max_concurrent_requests,
-        "paged_ssd_cache_dir": None if cache_dir is None else str(cache_dir),
+        "paged_ssd_cache_dir": None if fork_cache_dir is None else str(fork_cache_dir),
     }
     mlx = importlib.import_module("mlx.core")
     if mlx.default_device() == mlx.Device(mlx.cpu):
@@ -99,7 +99,10 @@ def open_pool(*, cache_dir: Path | None, max_concurrent_requests: int) -> Any:
     config_class = attribute(scheduler, "SchedulerConfig")
     if missing := wanted.keys() - {field.name for field in dataclasses.fields(config_class)}:
         raise ForkError(f"this fork's SchedulerConfig has no {', '.join(sorted(missing))}; use a tested release")
-    return attribute(module("engine_pool"), "EnginePool")(scheduler_config=config_class(**wanted))
+    config = config_class(**wanted)
+    if paged_cache is not None:
+        paged_cache.bind(config)
+    return attribute(module("engine_pool"), "EnginePool")(scheduler_config=config)
 
 
 def _check_writable(cache_dir: Path) -> None:
@@ -125,14 +128,13 @@ class Placed:
     """The folder that the pool finds it from: its own, or one that holds a link to it."""
 
 
-async def load_model(pool: Any, folder: ModelFolder, others: Sequence[Path], *, cached: bool) -> Placed:
+async def load_model(pool: Any, folder: ModelFolder, others: Sequence[Path]) -> Placed:
     """Loads the model of `folder` into `pool`.
 
     Args:
         pool: from `open_pool`.
         folder: what to load.
         others: the roots of the models already there.
-        cached: whether a KV cache was asked for.
 
     Raises:
         ModelError: the fork finds no model in the folder, cannot load it, or it is not one that generates text.
@@ -149,9 +151,17 @@ async def load_model(pool: Any, folder: ModelFolder, others: Sequence[Path], *, 
     if not hasattr(engine, "_apply_chat_template"):
         await unload_model(pool, Placed(engine, pool_id, root))
         raise ModelError(f"{folder.path} holds a {folder.model_type} model, which does not generate text")
-    if cached and not engine.prefix_cache_enabled:
-        _log.warning("%s runs without a KV cache: the fork could not open it", folder.model_id)
     return Placed(engine, pool_id, root)
+
+
+def scheduler_of(placed: Placed) -> Any:
+    """The scheduler that works off the model's requests."""
+    return attribute(attribute(requests_of(placed.engine), "engine"), "scheduler")
+
+
+def has_fork_cache(placed: Placed) -> bool:
+    """Whether the fork's own cache is in use; the fork goes on without where it cannot open it."""
+    return bool(placed.engine.prefix_cache_enabled)
 
 
 def _discovered(pool: Any, folder: ModelFolder, others: Sequence[Path]) -> tuple[Path, str]:
@@ -262,6 +272,7 @@ async def prefix_stored(core: Any, token_ids: Sequence[int]) -> None:
     last one is stored, it would be computed again, at a hundred times what the wait costs. Other requests do not wait.
     """
     scheduler = attribute(attribute(core, "engine"), "scheduler")
+    # Ours is saved before the answer is out.
     storing: dict[str, Any] = getattr(scheduler, "_inflight_store_futures", {})
     block_tokens = scheduler.config.paged_cache_block_size
     begins = list(token_ids[:block_tokens])

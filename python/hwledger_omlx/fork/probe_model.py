@@ -6,7 +6,7 @@ Qwen3 architecture, hidden size 64, 2 layers, byte-level vocabulary of 260, floa
 import importlib
 import json
 import sys
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
@@ -32,11 +32,19 @@ def write(folder: Path, *, seed: int = 0) -> Path:
 
 
 @asynccontextmanager
-async def engine(model: Path) -> AsyncIterator[Any]:
-    """The loaded fork's own `BatchedEngine` on the model, started, and stopped at the end."""
+async def engine(model: Path, prepare: Callable[[Any], None] | None = None) -> AsyncIterator[Any]:
+    """The loaded fork's own `BatchedEngine` on the model, started, and stopped at the end.
+
+    Args:
+        model: from `write`.
+        prepare: changes the fork's `SchedulerConfig` before the engine gets it.
+    """
     scheduler = importlib.import_module("omlx.scheduler")
     batched = importlib.import_module("omlx.engine.batched")
-    made = batched.BatchedEngine(model_name=str(model), scheduler_config=scheduler.SchedulerConfig())
+    config = scheduler.SchedulerConfig()
+    if prepare is not None:
+        prepare(config)
+    made = batched.BatchedEngine(model_name=str(model), scheduler_config=config)
     await made.start()
     try:
         yield made

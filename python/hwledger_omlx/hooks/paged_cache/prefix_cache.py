@@ -1,0 +1,199 @@
+"""The prefixes of one loaded model: found, restored into layer caches, and saved. Knows the store, and no scheduler.
+
+Nothing here may fail a request: what the store cannot do, the model computes.
+"""
+
+import logging
+import threading
+from array import array
+from collections.abc import Callable, Sequence
+from concurrent.futures import Future
+from dataclasses import dataclass, field
+from typing import Any
+
+from hwledger_omlx._native import Layout, Match, Snapshot, Store
+from hwledger_omlx.errors import Error
+from hwledger_omlx.hooks.paged_cache import cuda, leaves
+
+_log = logging.getLogger("hwledger_omlx.cache")
+
+
+@dataclass(slots=True)
+class Prefix:
+    """What is known of one request's prompt, from its prefill to its end."""
+
+    namespace: bytes
+    label: str
+    """Whose prefixes, for people."""
+    tokens: "array[int]"
+    """The prompt's, as the store knows them."""
+    caches: list[Any]
+    """The model's layer caches, with the restored tokens in them."""
+    restored_tokens: int
+    shared_tokens: int
+    """Tokens that a stored prompt begins with too, whether or not they could be restored."""
+    held: Match | None
+    """Keeps the stored prefix from being evicted for as long as the request lives."""
+    saved_tokens: int = 0
+
+
+@dataclass(slots=True)
+class Unsupported:
+    """Why a model's prompts are not cached."""
+
+    reason: str
+
+
+@dataclass
+class PrefixCache:
+    """Finds, restores and saves the prefixes of one model.
+
+    Args:
+        store: where they are.
+        label: the model's name, for people.
+        make_caches: makes the model's empty layer caches.
+        namespace: gives the digest of a tenant's prefixes of this model; may take a while at its first call.
+    """
+
+    store: Store
+    label: str
+    make_caches: Callable[[], list[Any]]
+    namespace: Callable[[str], bytes]
+    unsupported: Unsupported | None = None
+    needs_snapshot: bool = False
+    has_windows: bool = False
+    window_tokens: int = 0
+    """The least number of tokens that a window holds; 0 without windows."""
+    _warned: threading.Event = field(default_factory=threading.Event)
+
+    def __post_init__(self) -> None:
+        try:
+            found = leaves.leaves(self.make_caches())
+        except leaves.UnsupportedCacheError as error:
+            self.unsupported = Unsupported(f"layer caches of class {error} cannot be stored")
+            _log.warning("%s runs without the KV cache: %s", self.label, self.unsupported.reason)
+            return
+        self.needs_snapshot = any(leaf.kind == "state" for leaf in found)
+        windows = [int(leaf.cache.max_size) for leaf in found if leaf.kind == "window"]
+        self.has_windows = bool(windows)
+        self.window_tokens = min(windows, default=0)
+
+    # -- restoring ----------------------------------------------------------------------------------------------
+
+    def open(self, tokens: "array[int]", *, tenant: str, reserve_tokens: int) -> Prefix:
+        """Layer caches for a prompt, with as much of it as is stored, but for its last token.
+
+        Args:
+            tokens: the prompt's, by `boundaries.identity_tokens`.
+            tenant: whose prefixes; prompts of different tenants share nothing.
+            reserve_tokens: tokens that the caches should hold without growing.
+        """
+        try:
+            namespace = self.namespace(tenant)
+            label = f"{self.label}/{tenant}" if tenant else self.label
+            while True:
+                match = self.store.lookup(namespace, tokens, len(tokens) - 1, label=label)
+                opened = self._restored(namespace, label, tokens, match, reserve_tokens)
+                if opened is not None:
+                    return opened
+                # A record was bad. It is out of the store now, so the next lookup finds less.
+                match.release()
+        except (Error, OSError) as error:
+            self._warn("nothing was restored", error)
+            return Prefix(b"", "", tokens, self._empty(reserve_tokens), 0, 0, None)
+
+    def _restored(
+        self, namespace: bytes, label: str, tokens: "array[int]", match: Match, reserve_tokens: int
+    ) -> Prefix | None:
+        caches = self._empty(reserve_tokens)
+        count = match.restorable
+        if count:
+            described = leaves.described_by(match.description)
+            count = self._read(match, described, caches, reserve_tokens)
+            if not count:
+                return None
+        return Prefix(namespace, label, tokens, caches, count, match.tokens, match, count)
+
+    def _read(self, match: Match, described: Sequence[leaves.Part], caches: list[Any], reserve_tokens: int) -> int:
+        """Tokens read into `caches`; 0 where they must not be used."""
+        wanted = match.restorable
+        room = leaves.room(described, caches, wanted, reserve_tokens)
+        read = wanted
+        stored = [place for place, part in enumerate(described) if part.row_nbytes]
+        arrays = [room.arrays[place] for place in stored]
+        if arrays:
+            first_tokens = [room.first_tokens[place] for place in stored]
+            read = match.restore(arrays, first_tokens=first_tokens).tokens
+            cuda.prefetch(arrays)
+        if read < wanted and (self.needs_snapshot or self.has_windows):
+            return 0
+        if match.snapshot_meta is not None:
+            states = leaves.snapshot_room(match.snapshot_meta)
+            if not match.restore_snapshot(states):
+                return 0
+            leaves.remember(caches, match.snapshot_meta, states)
+        leaves.fill(caches, described, room.arrays, read)
+        return read
+
+    def _empty(self, reserve_tokens: int) -> list[Any]:
+        return leaves.with_room(self.make_caches(), reserve_tokens)
+
+    # -- saving -------------------------------------------------------------------------------------------------
+
+    def save(self, prefix: Prefix, tokens: "array[int]", caches: Sequence[Any], *, snapshot: bool = True) -> None:
+        """Saves what is not stored yet of `tokens`, which `caches` hold, on the thread that made them.
+
+        Args:
+            prefix: of the request.
+            tokens: as many as the caches hold, as the store knows them.
+            caches: the model's layer caches, or those of a batch's row.
+            snapshot: whether recurrent layers are saved as they are now.
+        """
+        if not prefix.namespace or not len(tokens):
+            return
+        try:
+            found = leaves.leaves(caches)
+            held = leaves.token_count(found)
+            if held is not None and held != len(tokens):
+                raise ValueError(f"the layers hold {held} tokens and {len(tokens)} were named")
+            described = leaves.parts(found)
+            stored = leaves.stored(found)
+            kept = [place for place, part in enumerate(described) if part.row_nbytes]
+            layout = Layout(
+                [(described[place].rows, described[place].row_nbytes) for place in kept],
+                self.needs_snapshot,
+                leaves.describe(described),
+            )
+            state = Snapshot(*leaves.snapshot(found)) if snapshot and self.needs_snapshot else None
+            self.store.save(
+                prefix.namespace,
+                layout,
+                tokens,
+                [stored.arrays[place] for place in kept],
+                state,
+                label=prefix.label,
+                first_tokens=[stored.first_tokens[place] for place in kept],
+            )
+            prefix.saved_tokens = len(tokens)
+        except (Error, OSError, ValueError) as error:
+            self._warn("nothing was saved", error)
+
+    def _warn(self, consequence: str, error: Exception) -> None:
+        if not self._warned.is_set():
+            self._warned.set()
+            _log.warning("the KV cache failed, %s: %s (later failures are not logged)", consequence, error)
+
+
+def in_background(work: Callable[[], bytes]) -> "Future[bytes]":
+    """The result of `work`, which begins at once on a thread of its own."""
+    future: Future[bytes] = Future()
+
+    def run() -> None:
+        try:
+            future.set_result(work())
+        except BaseException as error:  # noqa: BLE001
+            # Raised again where the result is asked for.
+            future.set_exception(error)
+
+    threading.Thread(target=run, name="hwledger-fingerprint", daemon=True).start()
+    return future
