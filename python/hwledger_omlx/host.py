@@ -73,6 +73,12 @@ def submit(session: Any, request: str, sink: Sink) -> str:
     return request_id
 
 
+def cache_stats(session: Any) -> str | None:
+    """What the KV cache of a started session did and holds, as JSON; None unless it is ours."""
+    stats: str | None = session.cache.stats_json()
+    return stats
+
+
 def doctor(fork: str | Path | None) -> str:
     """Examines interpreter, package, fork, hooks and device; the JSON of the host's `DoctorReport`. Loads no model.
 

@@ -29,6 +29,8 @@ pub struct EngineConfig {
 #[serde(rename_all = "lowercase")]
 #[non_exhaustive]
 pub enum CacheKind {
+    /// Ours: paged, token-exact, in Rust.
+    Paged,
     /// The fork's own paged SSD cache.
     Fork,
 }
@@ -63,7 +65,7 @@ impl EngineConfig {
 
 #[expect(clippy::unnecessary_wraps, reason = "the type of the field it is a default of")]
 fn default_cache() -> Option<CacheKind> {
-    Some(CacheKind::Fork)
+    Some(CacheKind::Paged)
 }
 
 fn default_concurrency() -> u32 {

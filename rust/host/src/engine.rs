@@ -3,6 +3,8 @@
 use std::path::PathBuf;
 use std::sync::Arc;
 
+use hwledger_omlx_core::store::StoreStats as CacheStats;
+use pyo3::prelude::*;
 use serde::{Deserialize, Serialize};
 
 use crate::error::Error;
@@ -86,6 +88,25 @@ impl Engine {
             .call(move |py| session.object().call_method1(py, "unload", (model_id,)).map(drop))
             .wait()
             .await
+    }
+
+    /// What the KV cache did since it was opened, and what it holds; `None` unless it is [`crate::CacheKind::Paged`].
+    ///
+    /// # Errors
+    /// [`Error::EngineClosed`].
+    pub async fn cache_stats(&self) -> Result<Option<CacheStats>, Error> {
+        let (session, host) = (self.open()?, self.host.clone());
+        let text = self
+            .host
+            .calls()
+            .call(move |py| {
+                let told = host.module().bind(py).call_method1("cache_stats", (session.object(),))?;
+                told.extract::<Option<String>>()
+            })
+            .wait()
+            .await?;
+        let parse = |text: String| serde_json::from_str(&text).map_err(|error| Error::engine(error.to_string()));
+        text.map(parse).transpose()
     }
 
     /// Cancels what runs, flushes the cache, unloads the models and joins the engine's threads. Later requests fail with

@@ -8,7 +8,7 @@ use serde::{Deserialize, Serialize};
 
 /// Anything that can go wrong between a Rust caller and the engine.
 ///
-/// The first nine are the classes of `hwledger_omlx.errors`; a refinement that this release does not know is the nearest
+/// The first ten are the classes of `hwledger_omlx.errors`; a refinement that this release does not know is the nearest
 /// class that it does know. Displayed, an error is its message: what was wrong and what to do.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error, Serialize, Deserialize)]
 #[serde(tag = "error", content = "detail", rename_all = "snake_case")]
@@ -38,6 +38,9 @@ pub enum Error {
     /// The engine was closed before or while it worked on the request.
     #[error("{0}")]
     EngineClosed(Raised),
+    /// The KV store could not be opened, or could not do what was asked.
+    #[error("{0}")]
+    Store(Raised),
     /// A measurement could not be made.
     #[error("{0}")]
     Harness(Raised),
@@ -146,6 +149,7 @@ impl Error {
             | Self::Request(raised)
             | Self::Engine(raised)
             | Self::EngineClosed(raised)
+            | Self::Store(raised)
             | Self::Harness(raised)
             | Self::Python(raised)
             | Self::Startup(StartupError::Package { raised, .. }) => Some(raised),
@@ -188,6 +192,7 @@ impl Error {
                 "RequestError" => Self::Request(raised),
                 "EngineClosedError" => Self::EngineClosed(raised),
                 "EngineError" => Self::Engine(raised),
+                "StoreError" => Self::Store(raised),
                 "HarnessError" => Self::Harness(raised),
                 _ => continue,
             };

@@ -45,6 +45,8 @@ pub use error::{Error, Raised, StartupError};
 pub use events::{DoneEvent, Event, FinishReason, Generation, ProgressEvent, Timings, TokenEvent, ToolCall, Usage};
 pub use exit::exit;
 pub use host::{Host, HostBuilder};
+/// What a KV cache says of itself. Sizes are bytes, times microseconds.
+pub use hwledger_omlx_core::store::{StoreState, StoreStats as CacheStats};
 pub use request::{GenerateRequest, Prompt};
 pub use stream::EventStream;
 pub use venv::{FoundBy, Venv, linked_python};

@@ -1,6 +1,8 @@
 //! Engines, requests and models.
 
-use hwledger_omlx_host::{EngineConfig, Error, Event, EventStream, FinishReason, GenerateRequest, Generation};
+use hwledger_omlx_host::{
+    EngineConfig, Error, Event, EventStream, FinishReason, GenerateRequest, Generation, StoreState,
+};
 use serde_json::json;
 
 use super::{config, host, support};
@@ -130,6 +132,28 @@ pub(crate) async fn bad_models_and_forks_are_told_apart() {
     assert!(matches!(error, Error::ForkNotFound(_)), "{error:?}");
     let error = host.engine(EngineConfig { max_concurrent_requests: 0, ..config() }).await.expect_err("no room");
     assert!(matches!(error, Error::Engine(_)), "{error:?}");
+}
+
+pub(crate) async fn the_cache_tells_of_itself() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let kept = EngineConfig { cache_dir: Some(folder.path().join("kv")), ..config() };
+    let engine = host().engine(kept).await.expect("an engine");
+    let prompt = "the quick brown fox ".repeat(20);
+    let fresh = engine.cache_stats().await.expect("statistics").expect("our cache");
+    assert_eq!((fresh.state, fresh.counts.lookups, fresh.tokens), (StoreState::Running, 0, 0));
+    let (text, first) = collect(engine.generate(greedy(&prompt, 8))).await.expect("a generation");
+    let (again, second) = collect(engine.generate(greedy(&prompt, 8))).await.expect("a generation");
+    assert_eq!((again, second.usage.cached_tokens), (text, first.usage.prompt_tokens - 1));
+    let stats = engine.cache_stats().await.expect("statistics").expect("our cache");
+    assert_eq!((stats.counts.hits, stats.misses.no_prefix), (1, 1));
+    assert_eq!(stats.counts.tokens_restored_hot, first.usage.prompt_tokens - 1);
+    let error = host().engine(EngineConfig { cache_dir: Some(support::model().to_owned()), ..config() }).await;
+    assert!(matches!(error, Err(Error::Store(_))), "a model's folder is no store: {error:?}");
+    engine.close().await.expect("closed");
+    assert!(matches!(engine.cache_stats().await, Err(Error::EngineClosed(_))));
+    let without = host().engine(EngineConfig { cache: None, ..config() }).await.expect("an engine");
+    assert_eq!(without.cache_stats().await.expect("nothing"), None);
+    without.close().await.expect("closed");
 }
 
 pub(crate) async fn models_come_and_go() {

@@ -31,6 +31,7 @@ const TESTS: &[Test] = tests![
     engine::a_cancelled_stream_ends_with_what_there_is,
     engine::bad_requests_leave_the_engine_well,
     engine::bad_models_and_forks_are_told_apart,
+    engine::the_cache_tells_of_itself,
     engine::models_come_and_go,
     engine::two_engines_and_their_end,
 ];
