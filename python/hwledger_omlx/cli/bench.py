@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from pathlib import Path
 from typing import Annotated
 
 import typer
@@ -20,11 +21,6 @@ bench_app = typer.Typer(
 
 Rounds = Annotated[int, typer.Option("--rounds", min=1, help="Measured rounds, after one to warm up.")]
 Check = Annotated[bool, typer.Option("--check", help="Exit with code 1 when a bar is missed.")]
-
-
-@bench_app.callback()
-def _group() -> None:
-    """Keeps `engine` a command of its own while it is the only one."""
 
 
 @bench_app.command()
@@ -52,9 +48,46 @@ def engine(
         rounds=rounds,
         prompt_tokens=prompt_tokens,
         max_tokens=max_tokens,
-        concurrency=_numbers(concurrency),
+        concurrency=_numbers(concurrency, "--concurrency"),
     )
     with progress_of_turns("bench engine") as on_turn:
+        report = bench.run(on_turn)
+    finish(report, as_json=as_json, check=check)
+
+
+@bench_app.command()
+def cache(
+    only: Annotated[
+        str,
+        typer.Option(help="Parts, with commas: resend, next-turn, restore, save, gpu-restore (on an accelerator)."),
+    ] = "resend,next-turn,restore,save",
+    rounds: Annotated[int | None, typer.Option("--rounds", min=1, help="Measured rounds.", show_default="5")] = None,
+    quick: Annotated[bool, typer.Option("--quick", help="A quarter of the data, and 2 rounds.")] = False,
+    scratch: Annotated[
+        Path | None, typer.Option(help="Folder on the disk to measure.", show_default="the temporary folder")
+    ] = None,
+    gpu_tokens: Annotated[str, typer.Option(help="Lengths of gpu-restore's prompts, with commas.")] = "31339,100000",
+    fork: options.Fork = None,
+    as_json: options.Json = False,
+    check: Check = False,
+) -> None:
+    """Our paged cache against the unpatched fork's: after a restart, from disk, from memory, and what saving costs.
+
+    Each in processes of its own, in turns. Takes some minutes and some GB of disk, all given back. Prints a table, or
+    with --json {"report", "version", "results": [...], "environment": {...}, "notes": [...]}, the results as bench
+    engine has them.
+    """
+    from hwledger_omlx.measure.cache_bench import CacheBench
+
+    bench = CacheBench(
+        parts=[part.strip() for part in only.split(",")],
+        rounds=rounds or (2 if quick else 5),
+        quick=quick,
+        fork=fork,
+        scratch=scratch,
+        gpu_prompt_tokens=_numbers(gpu_tokens, "--gpu-tokens"),
+    )
+    with progress_of_turns("bench cache") as on_turn:
         report = bench.run(on_turn)
     finish(report, as_json=as_json, check=check)
 
@@ -81,10 +114,10 @@ def progress_of_turns(title: str) -> Iterator[Callable[[str, Turn, int, int], No
         yield on_turn
 
 
-def _numbers(text: str) -> tuple[int, ...]:
+def _numbers(text: str, option: str) -> tuple[int, ...]:
     try:
         return tuple(int(part) for part in text.split(","))
     except ValueError as error:
         raise typer.BadParameter(
-            f"{text!r} is no list of numbers; write for example 1,4,8", param_hint="--concurrency"
+            f"{text!r} is no list of numbers; write for example 1,4,8", param_hint=option
         ) from error
