@@ -186,7 +186,7 @@ fn burst(folder: &Path, and_read: bool, direct: bool) {
         }
         let _ = std::fs::remove_file(folder.join("fio"));
         let folder = folder.join("burst");
-        let (disk, _) = Disk::open(Arc::new(RealIo::new(&folder).direct_writes(direct)), SETTINGS).expect("opens");
+        let (disk, _) = Disk::open(Arc::new(RealIo::new(&folder).past_page_cache(direct)), SETTINGS).expect("opens");
         disk.note(&[Fact::Namespace(namespace())], true).expect("notes");
         let begun = Instant::now();
         let places = disk.commit(&records).expect("commits");
@@ -197,6 +197,7 @@ fn burst(folder: &Path, and_read: bool, direct: bool) {
             forget(&folder);
             let cold = gigabytes / read(&disk, &places);
             reading.0.push(cold);
+            warm(&folder);
             reading.2.push(gigabytes / read(&disk, &places));
         }
         drop(disk);
@@ -243,6 +244,14 @@ fn forget(folder: &Path) {
         #[cfg(target_os = "linux")]
         rustix::fs::fadvise(&file, 0, None, rustix::fs::Advice::DontNeed).expect("forgets");
         drop(file);
+    }
+}
+
+/// Takes the folder's files into the page cache.
+fn warm(folder: &Path) {
+    for entry in std::fs::read_dir(folder.join("segments")).expect("lists") {
+        let mut file = std::fs::File::open(entry.expect("lists").path()).expect("opens");
+        std::io::copy(&mut file, &mut std::io::sink()).expect("reads");
     }
 }
 

@@ -16,7 +16,7 @@ use super::lanes::Lanes;
 use super::memory::{BufferPool, HotTier, Resident};
 use super::queue::Queue;
 use super::stats::{Counters, StoreState, add};
-use super::types::{RecordId, SegmentId};
+use super::types::{Location, RecordId, SegmentId};
 
 /// A segment is not made smaller than this by a small quota alone.
 const SMALLEST_SEGMENT_BYTES: u64 = 64 << 10;
@@ -87,6 +87,8 @@ pub(crate) struct Engine {
     pub(crate) counters: Counters,
     health: Mutex<Health>,
     pub(crate) opening: Opening,
+    /// Read from disk since the last tick.
+    read_lately: Mutex<Vec<Location>>,
     closed: AtomicBool,
     process: u32,
 }
@@ -132,6 +134,7 @@ impl Engine {
             counters: Counters::default(),
             health: Mutex::default(),
             opening,
+            read_lately: Mutex::default(),
             closed: AtomicBool::new(false),
             process: std::process::id(),
         };
@@ -209,6 +212,19 @@ impl Engine {
             Some(Trouble { refusal: Refusal::Suspended, why, .. }) => (StoreState::Suspended, Some(why.clone())),
             Some(Trouble { why, .. }) => (StoreState::Full, Some(why.clone())),
         }
+    }
+
+    /// Remembers what was read from disk.
+    pub(crate) fn note_read(&self, records: Vec<Location>) {
+        const MOST: usize = 10_000;
+        let mut read = self.read_lately.lock().unwrap_or_else(PoisonError::into_inner);
+        read.extend(records);
+        read.truncate(MOST);
+    }
+
+    /// What was read from disk since this was asked last.
+    pub(crate) fn take_read(&self) -> Vec<Location> {
+        std::mem::take(&mut *self.read_lately.lock().unwrap_or_else(PoisonError::into_inner))
     }
 
     /// Frees disk space until `bytes` fit, with what the next index file will need. `at_least`: evict so many bytes even if

@@ -82,11 +82,6 @@ impl Lanes {
         Self { board, threads: Mutex::new(threads), count: lanes }
     }
 
-    /// Lanes, the caller's included.
-    pub(crate) fn count(&self) -> usize {
-        self.count
-    }
-
     /// Does `work(0)`, ... `work(pieces - 1)`, in about this order, on all lanes; returns when all are done.
     ///
     /// # Panics

@@ -15,6 +15,7 @@ mod copier;
 mod engine;
 mod error;
 mod handle;
+mod huge_pages;
 mod lanes;
 mod maintenance;
 mod matched;

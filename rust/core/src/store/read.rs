@@ -11,15 +11,13 @@ use std::sync::{Arc, Mutex, PoisonError};
 use super::disk::{Disk, DiskError};
 use super::engine::Engine;
 use super::error::StoreError;
+use super::huge_pages::prefer_huge_pages;
 use super::matched::{Found, Match};
 use super::memory::Resident;
 use super::stats::add;
 use super::transfer::{Restored, Target};
 use super::types::{Layout, Location, PartLayout};
 use super::write::pieces_of;
-
-/// Pieces that are announced to the system before their turn, for each lane.
-const AHEAD: usize = 1;
 
 /// Where a record's bytes are now.
 #[derive(Clone, Debug)]
@@ -110,6 +108,11 @@ pub(crate) unsafe fn restore(
     let tokens = found.restorable();
     let Some(layout) = found.layout().filter(|_| tokens > 0) else { return Ok(Restored::default()) };
     check(layout, tokens, &parts, targets)?;
+    for (part, target) in parts.clone().zip(targets) {
+        let PartLayout { rows, row_bytes } = layout.parts[part];
+        let last_row_bytes = (tokens - target.first_token.min(tokens)) * row_bytes as usize;
+        prefer_huge_pages(target.ptr, (rows as usize).saturating_sub(1) * target.row_stride_bytes + last_row_bytes);
+    }
     let disk = engine.disk();
     let before =
         layout.parts.iter().scan(0, |sum, part| Some(std::mem::replace(sum, *sum + part.token_bytes()))).collect();
@@ -232,28 +235,13 @@ impl Restore<'_> {
     /// # Safety
     /// As [`restore`].
     unsafe fn run(&self, engine: &Engine) {
-        let ahead = AHEAD * engine.lanes.count();
-        for piece in 0..ahead.min(self.pieces.len()) {
-            self.announce(piece);
-        }
         engine.lanes.run(self.pieces.len(), &|number| {
-            self.announce(number + ahead);
             let piece = &self.pieces[number];
             // SAFETY: each piece writes its own block's tokens in its own parts' targets.
             if let Err(error) = unsafe { self.fill(piece) } {
                 self.failed.lock().unwrap_or_else(PoisonError::into_inner).push((piece.step, error));
             }
         });
-    }
-
-    fn announce(&self, number: usize) {
-        if let Some(piece) = self.pieces.get(number)
-            && let (Some(disk), Origin::Cold(at)) = (self.disk, &self.origins[piece.step])
-        {
-            let tokens = u64::from(self.steps[piece.step].step.block_tokens);
-            let bytes: u64 = self.layout.parts[piece.parts.clone()].iter().map(PartLayout::token_bytes).sum();
-            disk.prefetch(at, self.before[piece.parts.start] * tokens, bytes * tokens);
-        }
     }
 
     /// Counts a step as unusable from its start on.
@@ -266,7 +254,7 @@ impl Restore<'_> {
         let counters = &engine.counters;
         let tokens = self.good.into_inner();
         let (bytes_hot, bytes_cold) = (self.bytes_hot.into_inner(), self.bytes_cold.into_inner());
-        let mut page_faults = 0;
+        let mut read = Vec::new();
         for (found, origin) in self.steps.iter().zip(&self.origins) {
             let used = found.used(tokens) as u64;
             if used == 0 || !found.count() {
@@ -277,14 +265,15 @@ impl Restore<'_> {
                     add(&counters.blocks_restored_hot, 1);
                     add(&counters.tokens_restored_hot, used);
                 }
-                Origin::Cold(_) => {
-                    page_faults += 1;
+                Origin::Cold(at) => {
+                    read.push(*at);
                     add(&counters.tokens_restored_cold, used);
                 }
                 Origin::Gone => {}
             }
         }
-        counters.page_faults(page_faults);
+        counters.page_faults(read.len() as u64);
+        engine.note_read(read);
         add(&counters.bytes_restored_hot, bytes_hot);
         add(&counters.bytes_restored_cold, bytes_cold);
         Restored { tokens, bytes_hot, bytes_cold }

@@ -1,48 +1,26 @@
-//! Large buffers whose first touch is cheap.
-//!
-//! Filling fresh memory in 4 KiB pages is slower than reading a file from the page cache; huge pages are not.
+//! Large buffers whose first touch is cheap, and words seen as bytes.
 
-const HUGE_PAGE: usize = 2 << 20;
+use crate::store::huge_pages::prefer_huge_pages;
 
 /// Zeroed words, in huge pages where the system has them.
 pub(super) fn zeroed_words(count: usize) -> Vec<u32> {
     let mut words = vec![0_u32; count];
-    advise(as_bytes(&mut words));
+    prefer_huge_pages(words.as_mut_ptr().cast(), count * size_of::<u32>());
     words
 }
 
 /// Zeroed bytes, in huge pages where the system has them.
 pub(super) fn zeroed_bytes(count: usize) -> Vec<u8> {
     let mut bytes = vec![0_u8; count];
-    advise(&mut bytes);
+    prefer_huge_pages(bytes.as_mut_ptr(), bytes.len());
     bytes
 }
 
 /// Room for this many elements without touching it.
 pub(super) fn with_capacity<T>(count: usize) -> Vec<T> {
     let mut elements: Vec<T> = Vec::with_capacity(count);
-    advise_range(elements.as_mut_ptr().cast(), elements.capacity() * size_of::<T>());
+    prefer_huge_pages(elements.as_mut_ptr().cast(), elements.capacity() * size_of::<T>());
     elements
-}
-
-fn advise(bytes: &mut [u8]) {
-    advise_range(bytes.as_mut_ptr(), bytes.len());
-}
-
-#[cfg(not(target_os = "linux"))]
-fn advise_range(_: *mut u8, _: usize) {}
-
-#[cfg(target_os = "linux")]
-#[expect(unsafe_code, reason = "madvise")]
-fn advise_range(start: *mut u8, bytes: usize) {
-    let skip = start.align_offset(HUGE_PAGE);
-    if bytes < HUGE_PAGE || skip > bytes - HUGE_PAGE {
-        return;
-    }
-    let inside = start.wrapping_add(skip);
-    // SAFETY: the range lies in one allocation that the caller owns and begins at a page; the advice changes no byte of
-    // it. That it may be refused does not matter.
-    let _ = unsafe { rustix::mm::madvise(inside.cast(), bytes - skip, rustix::mm::Advice::LinuxHugepage) };
 }
 
 /// Words as the bytes that they are made of.

@@ -5,6 +5,8 @@
 //! is synced they are committed. The index file is a snapshot of what index and journal said at one moment, so that
 //! opening reads two files. All integers are little-endian, all checksums XXH3-64.
 
+#[cfg(target_os = "linux")]
+mod direct;
 #[doc(hidden)]
 pub mod faults;
 mod folder;

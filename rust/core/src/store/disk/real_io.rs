@@ -3,10 +3,12 @@
 use std::fs::{self, File, OpenOptions};
 use std::io::{self, IoSlice, IoSliceMut};
 use std::path::{Path, PathBuf};
-use std::sync::{Arc, OnceLock};
+use std::sync::Arc;
 
 use rustix::fs::FlockOperation;
 
+#[cfg(target_os = "linux")]
+use super::direct::Direct;
 use super::io::{Access, Entry, Io, IoFile};
 
 /// A folder of the file system.
@@ -20,14 +22,13 @@ impl RealIo {
     /// The folder need not exist yet.
     #[must_use]
     pub fn new(folder: &Path) -> Self {
-        Self { folder: folder.to_owned(), direct: false }
+        Self { folder: folder.to_owned(), direct: true }
     }
 
-    /// Whether large writes from page-aligned memory go past the page cache, where the system can (Linux, `O_DIRECT`).
-    /// They cost a fraction of the processor time and run at the disk's own rate; what is read again soon after comes from
-    /// the disk then.
+    /// Whether large writes from page-aligned memory, and large reads of what is not in the page cache, go past it, where
+    /// the system can (Linux, `O_DIRECT`). They do unless this says otherwise.
     #[must_use]
-    pub fn direct_writes(mut self, direct: bool) -> Self {
+    pub fn past_page_cache(mut self, direct: bool) -> Self {
         self.direct = direct;
         self
     }
@@ -73,8 +74,7 @@ impl Io for RealIo {
         }
         let path = self.folder.join(path);
         let file = options.open(&path)?;
-        let direct = self.direct && access != Access::Read;
-        Ok(Arc::new(RealFile { file, path: direct.then_some(path), direct: OnceLock::new() }))
+        Ok(Arc::new(RealFile::new(file, self.direct.then(|| (path, access != Access::Read)))))
     }
 
     fn rename(&self, from: &str, to: &str) -> io::Result<()> {
@@ -99,7 +99,7 @@ impl Io for RealIo {
         let file =
             OpenOptions::new().read(true).write(true).create(true).truncate(false).open(self.folder.join(path))?;
         match rustix::fs::flock(&file, FlockOperation::NonBlockingLockExclusive) {
-            Ok(()) => Ok(Some(Arc::new(RealFile { file, path: None, direct: OnceLock::new() }))),
+            Ok(()) => Ok(Some(Arc::new(RealFile::new(file, None)))),
             Err(rustix::io::Errno::WOULDBLOCK) => Ok(None),
             Err(error) => Err(error.into()),
         }
@@ -117,66 +117,35 @@ fn is_missing(error: &io::Error) -> bool {
 #[derive(Debug)]
 struct RealFile {
     file: File,
-    /// Given if large writes may go past the page cache.
-    path: Option<PathBuf>,
-    /// The same file opened for that, once it was wanted; `None` where the file system refuses.
-    direct: OnceLock<Option<File>>,
+    #[cfg(target_os = "linux")]
+    direct: Option<Direct>,
 }
 
-/// Bytes from which on a write goes past the page cache: below it the wait for the disk costs more than the copy.
-const DIRECT_BYTES: usize = 1 << 20;
-/// Alignment of memory, offset and length that every device accepts.
-const DIRECT_ALIGN: usize = 4096;
-
 impl RealFile {
-    /// Writes the aligned front of the slices past the page cache; `None` if there is too little of it, or it cannot be.
+    /// A file, with its path and whether it is written if large parts may go past the page cache.
     #[cfg(target_os = "linux")]
-    fn write_direct(&self, from: &[IoSlice<'_>], offset: u64) -> Option<usize> {
-        let path = self.path.as_ref()?;
-        if !offset.is_multiple_of(DIRECT_ALIGN as u64) {
-            return None;
-        }
-        let mut aligned: Vec<IoSlice<'_>> = Vec::with_capacity(from.len());
-        let mut bytes = 0;
-        for slice in from {
-            if slice.as_ptr().align_offset(DIRECT_ALIGN) != 0 {
-                break;
-            }
-            let whole = slice.len() / DIRECT_ALIGN * DIRECT_ALIGN;
-            aligned.push(IoSlice::new(&slice[..whole]));
-            bytes += whole;
-            if whole < slice.len() {
-                break;
-            }
-        }
-        if bytes < DIRECT_BYTES {
-            return None;
-        }
-        let file = self.direct.get_or_init(|| {
-            use std::os::unix::fs::{MetadataExt as _, OpenOptionsExt as _};
-            let flags = i32::try_from(rustix::fs::OFlags::DIRECT.bits()).ok()?;
-            let file = OpenOptions::new().write(true).custom_flags(flags).open(path).ok()?;
-            // The name may have been given to another file meanwhile.
-            let same = file.metadata().ok()?.ino() == self.file.metadata().ok()?.ino();
-            same.then_some(file)
-        });
-        // Any error shows again, or does not, when the same bytes go through the page cache.
-        rustix::io::pwritev(file.as_ref()?, &aligned, offset).ok().filter(|written| *written > 0)
+    fn new(file: File, direct: Option<(PathBuf, bool)>) -> Self {
+        Self { file, direct: direct.map(|(path, writes)| Direct::new(path, writes)) }
     }
 
     #[cfg(not(target_os = "linux"))]
-    fn write_direct(&self, _: &[IoSlice<'_>], _: u64) -> Option<usize> {
-        None
+    fn new(file: File, _direct: Option<(PathBuf, bool)>) -> Self {
+        Self { file }
     }
 }
 
 impl IoFile for RealFile {
     fn read_at(&self, into: &mut [IoSliceMut<'_>], offset: u64) -> io::Result<usize> {
+        #[cfg(target_os = "linux")]
+        if let Some(read) = self.direct.as_ref().and_then(|direct| direct.read(&self.file, into, offset)) {
+            return Ok(read);
+        }
         Ok(rustix::io::preadv(&self.file, into, offset)?)
     }
 
     fn write_at(&self, from: &[IoSlice<'_>], offset: u64) -> io::Result<usize> {
-        if let Some(written) = self.write_direct(from, offset) {
+        #[cfg(target_os = "linux")]
+        if let Some(written) = self.direct.as_ref().and_then(|direct| direct.write(&self.file, from, offset)) {
             return Ok(written);
         }
         Ok(rustix::io::pwritev(&self.file, from, offset)?)

@@ -1,7 +1,6 @@
 //! Memory straight from the system, in chunks of one huge page.
 //!
-//! The first touch of fresh memory costs more than the copy that touches it: 0.7-3.2 GB/s were measured with 4 KiB pages,
-//! several times that with huge ones. So chunks are as large as a huge page, lie on its boundary, and say so to the system.
+//! Chunks are as large as a huge page, lie on its boundary, and say so to the system: see [`crate::store::huge_pages`].
 #![expect(unsafe_code, reason = "maps and unmaps memory")]
 
 use std::ptr::NonNull;
@@ -53,6 +52,7 @@ mod platform {
     use rustix::mm::{MapFlags, ProtFlags, mmap_anonymous, munmap};
 
     use super::CHUNK_BYTES;
+    use crate::store::huge_pages::prefer_huge_pages;
 
     pub(super) fn map() -> Option<NonNull<u8>> {
         // Twice the size holds an aligned chunk somewhere; the rest goes back at once.
@@ -71,18 +71,9 @@ mod platform {
                 let _ = munmap(chunk.wrapping_add(CHUNK_BYTES).cast(), CHUNK_BYTES - before);
             }
         }
-        advise_huge(chunk);
+        prefer_huge_pages(chunk, CHUNK_BYTES);
         NonNull::new(chunk)
     }
-
-    #[cfg(target_os = "linux")]
-    fn advise_huge(chunk: *mut u8) {
-        // SAFETY: the whole range is the chunk's; the advice changes no contents. Without it the memory is only slower.
-        let _ = unsafe { rustix::mm::madvise(chunk.cast(), CHUNK_BYTES, rustix::mm::Advice::LinuxHugepage) };
-    }
-
-    #[cfg(not(target_os = "linux"))]
-    fn advise_huge(_chunk: *mut u8) {}
 
     pub(super) unsafe fn unmap(start: NonNull<u8>) {
         // SAFETY: the caller gives a chunk that `map` made and nobody uses any more.

@@ -213,9 +213,9 @@ fn a_large_commit_is_written_and_synced_side_by_side() {
 }
 
 #[test]
-fn writes_past_the_page_cache_arrive_like_others() {
+fn what_goes_past_the_page_cache_arrives_like_the_rest() {
     let folder = tempfile::tempdir().expect("makes");
-    let io = Arc::new(RealIo::new(folder.path()).direct_writes(true));
+    let io = Arc::new(RealIo::new(folder.path()).past_page_cache(true));
     let settings = crate::store::disk::DiskSettings { segment_bytes: 64 << 20 };
     // Of pages, of pages and a bit, and too small.
     let samples = [3 << 20, (2 << 20) + 777, 100].into_iter().enumerate();
@@ -234,6 +234,29 @@ fn writes_past_the_page_cache_arrive_like_others() {
         disk.commit(&[samples[0].new_record(&[first, second])]).expect("commits in pieces");
     }
     drop(disk);
-    let (disk, recovered) = Disk::open(io, settings).expect("opens");
-    assert_eq!(check(&disk, &recovered, &by_id(&samples)), ids(&samples));
+    for cached in [true, false] {
+        if !cached {
+            forget(&folder.path().join("segments"));
+        }
+        let (disk, recovered) = Disk::open(io.clone(), settings).expect("opens");
+        assert_eq!(check(&disk, &recovered, &by_id(&samples)), ids(&samples));
+        let block = &recovered.image.blocks[0];
+        for skip in [0, 1, 4096, 700_001] {
+            let mut read = vec![0; samples[0].payload.len() - skip];
+            let (first, second) = read.split_at_mut(999_999);
+            let mut slices = [std::io::IoSliceMut::new(first), std::io::IoSliceMut::new(second)];
+            disk.read(&block.at, skip as u64, &mut slices).expect("reads");
+            assert!(read == samples[0].payload[skip..]);
+        }
+    }
+}
+
+/// Has the system drop a folder's files from the page cache, where it can be told to.
+fn forget(folder: &std::path::Path) {
+    for entry in std::fs::read_dir(folder).expect("lists") {
+        let file = std::fs::File::open(entry.expect("lists").path()).expect("opens");
+        file.sync_all().expect("syncs");
+        #[cfg(target_os = "linux")]
+        rustix::fs::fadvise(&file, 0, None, rustix::fs::Advice::DontNeed).expect("advises");
+    }
 }
