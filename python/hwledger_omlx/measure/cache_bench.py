@@ -222,6 +222,10 @@ class CacheBench:
                 "has its default settings, but for a hot tier that holds the burst, and none where the disk is "
                 "measured."
             )
+            notes.append(
+                "Ours is restored into layer caches that are ready, their memory given by the system before; into new "
+                "arrays, the time counts that too, as the fork's does, which makes new arrays each time."
+            )
             if not can_drop_page_cache():
                 notes.append("This system cannot be told to forget a file's pages: what is called cold is warm here.")
         return notes
