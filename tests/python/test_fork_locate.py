@@ -46,6 +46,11 @@ def test_the_version_is_found_wherever_it_stands(tmp_path):
     info.mkdir()
     (info / "METADATA").write_text("Metadata-Version: 2.1\nName: some-mlx\nVersion: 0.9.2\n")
     (info / "RECORD").write_text("omlx/__init__.py,,\n")
+    # Ours, installed beside it, has a package whose name ends like the fork's.
+    ours = info.with_name("hwledger_omlx-0.1.0.dist-info")
+    ours.mkdir()
+    (ours / "METADATA").write_text("Metadata-Version: 2.1\nName: hwledger-omlx\nVersion: 0.1.0\n")
+    (ours / "RECORD").write_text("hwledger_omlx/__init__.py,,\n")
     assert (locate(in_metadata).version, locate(in_metadata).distribution) == ("0.9.2", "some-mlx")
     in_project = write_fork(tmp_path / "project" / "src", version=None).parent
     (in_project / "pyproject.toml").write_text('[project]\nname = "omlx"\nversion = "0.8.0"\n')

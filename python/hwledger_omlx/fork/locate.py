@@ -126,8 +126,8 @@ def _distribution(package: Path, search: list[Path] | None) -> importlib.metadat
     )
     # Names that look like it first: reading the file list of everything installed takes a while.
     for each in sorted(found, key=lambda each: "mlx" not in (each.metadata["Name"] or "").lower()):
-        listed = each.read_text("RECORD") or ""
-        if "omlx/__init__.py," in listed and Path(str(each.locate_file("omlx"))).resolve() == package:
+        listed = "\n" + (each.read_text("RECORD") or "")
+        if "\nomlx/__init__.py," in listed and Path(str(each.locate_file("omlx"))).resolve() == package:
             return each
     return None
 
