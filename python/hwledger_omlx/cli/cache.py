@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Annotated, Any
 
 import typer
+from rich import box
 from rich.console import Console
 from rich.table import Table
 from rich.text import Text
@@ -58,7 +59,7 @@ def verify(folder: Folder = None, as_json: options.Json = False) -> None:
         outcome = f"{len(report.bad):,} bad and taken out" if report.bad else "all good"
         console.print(f"{report.records:,} records, {size_text(report.bytes)}: {outcome}", highlight=False)
         if report.bad:
-            table = Table("record", "segment", "offset", "why")
+            table = Table("record", "segment", "offset", "why", box=box.SIMPLE_HEAD)
             for bad in report.bad:
                 table.add_row(str(bad.id), str(bad.segment), str(bad.offset), Text(bad.why))
             console.print(table)
@@ -139,8 +140,8 @@ _KEY_DIGITS = 12
 
 
 def _namespace_table(spaces: tuple[NamespaceUse, ...]) -> Table:
-    table = Table()
-    table.add_column("model", overflow="fold")
+    table = Table(box=box.SIMPLE_HEAD, pad_edge=False, collapse_padding=True)
+    table.add_column("model", overflow="fold", min_width=8)
     for column in ("tokens", "blocks", "snapshots", "size"):
         table.add_column(column, justify="right", no_wrap=True)
     table.add_column("last used", no_wrap=True)
