@@ -2,6 +2,7 @@
 together, share nothing, or when the folder fails under them. The text is always that of an engine without a cache.
 """
 
+import errno
 import json
 import logging
 import os
@@ -237,6 +238,21 @@ def test_two_engines_of_one_process_share_the_folder(tiny_model: Path, tmp_path:
         assert ask(other, PROMPT)[1] == 1590
         one.close()
         assert ask(other, PROMPT)[1] == 1590
+
+
+@pytest.mark.parametrize("reason", [errno.EROFS, errno.EACCES, errno.ENOSPC])
+def test_a_folder_that_cannot_be_written_leaves_the_engine_without_a_cache(
+    tiny_model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture, reason: int
+) -> None:
+    def refused(*_: object) -> None:
+        raise OSError(reason, os.strerror(reason), "kv")
+
+    monkeypatch.setattr(hw.PagedCache, "open", refused)
+    with caplog.at_level("WARNING"), hw.Engine(tiny_model, cache_dir=tmp_path / "kv") as engine:
+        assert ask(engine, "hello", 2)[1] == 0
+        assert engine.cache.state.startswith("off: ")
+        assert os.strerror(reason) in engine.cache.state
+    assert len([each for each in caplog.records if "no KV cache" in each.message]) == 1
 
 
 def test_a_folder_of_the_forks_own_cache_is_left_alone(tiny_model: Path, tmp_path: Path) -> None:

@@ -1,5 +1,6 @@
 """Opens the KV cache that an engine was configured with, and closes it. Knows nothing of models or requests."""
 
+import errno
 import logging
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,6 +14,9 @@ from hwledger_omlx.fork.home import home
 from hwledger_omlx.hooks.paged_cache.binding import Binding
 
 _log = logging.getLogger(__name__)
+
+_NOT_THE_SETTINGS = {errno.EROFS, errno.EACCES, errno.EPERM, errno.ENOSPC, errno.EDQUOT, errno.EIO}
+"""What the system says of a folder that is well named and cannot be written now."""
 
 
 @dataclass(frozen=True)
@@ -56,7 +60,7 @@ def open_cache(config: EngineConfig, address: Address) -> KvCache:
         address: where the KV of a prompt is.
 
     Raises:
-        EngineError: the folder cannot be made or written to.
+        EngineError: there cannot be a folder of that name.
         ForeignFolderError: another program's cache is in it.
     """
     folder = folder_of(config)
@@ -69,6 +73,10 @@ def open_cache(config: EngineConfig, address: Address) -> KvCache:
         _log.warning("no KV cache: %s; give this engine another cache_dir to have one", error)
         return KvCache(Cache(None, folder, off_because=str(error)), None)
     except OSError as error:
+        if error.errno in _NOT_THE_SETTINGS:
+            # As later, when a disk fills up or is taken away: answers matter more than their KV.
+            _log.warning("no KV cache: it cannot be kept in %s: %s", folder, error)
+            return KvCache(Cache(None, folder, off_because=str(error)), None)
         raise EngineError(
             f"the KV cache cannot be kept in {folder}: {error}; give another cache_dir, or cache=None for none"
         ) from error
