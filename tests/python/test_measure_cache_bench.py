@@ -22,6 +22,7 @@ from hwledger_omlx.measure import Bar, Result, Turn, WorkerProcess, cache_store_
 from hwledger_omlx.measure.cache_bench import PARTS, CacheBench, CacheReport
 from hwledger_omlx.measure.cache_disk import SequentialDisk, filesystem_of
 from hwledger_omlx.measure.cache_generation import IN_MEMORY, NEXT_TURN, RESEND, Answers, Generation
+from hwledger_omlx.measure.cache_index import LargeIndex
 from hwledger_omlx.measure.cache_model import RandomModel, text_of
 from hwledger_omlx.measure.cache_store_worker import PeakMemory, Shape, drop_from_page_cache, memcpy_seconds
 from hwledger_omlx.measure.cache_transfer import BURST, COLD, DISK, Transfer
@@ -251,6 +252,13 @@ def told(monkeypatch: pytest.MonkeyPatch) -> list[str]:
     monkeypatch.setattr(Generation, "run", generate)
     monkeypatch.setattr(Transfer, "restore", transfer("restore"))
     monkeypatch.setattr(Transfer, "save", transfer("save"))
+
+    def index(self: LargeIndex, scratch: Path, on_turn: object) -> list[Result]:
+        (scratch / "left behind").write_bytes(b"index")
+        parts.append(f"index {self.blocks}")
+        return [line]
+
+    monkeypatch.setattr(LargeIndex, "run", index)
     return parts
 
 
@@ -266,14 +274,21 @@ def test_a_run_joins_its_parts_and_leaves_nothing(told: list[str], tmp_path: Pat
         parts=PARTS, scratch=tmp_path, cpu_model=small, gpu_model=TINY, gpu_prompt_tokens=(300, 400), shape=SHAPE
     )
     report = bench.run(lambda name, turn, done, total: turns.append(name))
-    assert told == ["9141 resend next turn", "restore 3", "save 3", "300 resend", "400 resend"]
-    assert len(report.missed) == 5
+    assert told == ["9141 resend next turn", "restore 3", "save 3", "index 100000", "300 resend", "400 resend"]
+    assert len(report.missed) == 6
     assert turns == ["making the model"] * 3
     assert not list(tmp_path.iterdir())
     made = json.loads(report.json_text())
-    assert (made["report"], made["version"], len(made["results"])) == ("bench cache", 1, 5)
+    assert (made["report"], made["version"], len(made["results"])) == ("bench cache", 1, 6)
     assert made["environment"]["cores"] > 0
     assert str(tmp_path) not in report.json_text()
+
+
+def test_the_index_is_measured_in_a_process_of_its_own(tmp_path: Path) -> None:
+    results = LargeIndex(prompts=3, prompt_tokens=600, rounds=2).run(tmp_path)
+    assert [result.rounds for result in results] == [2] * 5
+    assert all(result.value > 0 for result in results)
+    assert "600 tokens among 9 blocks" in results[2].name
 
 
 def test_a_failure_leaves_nothing_either(told: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

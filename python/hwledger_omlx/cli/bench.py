@@ -59,8 +59,10 @@ def engine(
 def cache(
     only: Annotated[
         str,
-        typer.Option(help="Parts, with commas: resend, next-turn, restore, save, gpu-restore (on an accelerator)."),
-    ] = "resend,next-turn,restore,save",
+        typer.Option(
+            help="Parts, with commas: resend, next-turn, restore, save, index, gpu-restore (on an accelerator)."
+        ),
+    ] = "resend,next-turn,restore,save,index",
     rounds: Annotated[int | None, typer.Option("--rounds", min=1, help="Measured rounds.", show_default="5")] = None,
     quick: Annotated[bool, typer.Option("--quick", help="A quarter of the data, and 2 rounds.")] = False,
     scratch: Annotated[

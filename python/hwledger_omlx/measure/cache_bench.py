@@ -1,7 +1,7 @@
 """`bench cache`: our paged cache against the unpatched fork's, part by part, in one run and one report.
 
-Chooses sizes and bars, sees to it that disk and memory suffice, and joins what `cache_generation.py` and
-`cache_transfer.py` measure. Measures nothing itself.
+Chooses sizes and bars, sees to it that disk and memory suffice, and joins what `cache_generation.py`,
+`cache_transfer.py` and `cache_index.py` measure. Measures nothing itself.
 """
 
 import shutil
@@ -18,6 +18,7 @@ from hwledger_omlx.fork.locate import Fork, locate
 from hwledger_omlx.measure.bars import Bar, Result
 from hwledger_omlx.measure.cache_disk import SequentialDisk, filesystem_of, installed_fio
 from hwledger_omlx.measure.cache_generation import NEXT_TURN, RESEND, Generation
+from hwledger_omlx.measure.cache_index import LargeIndex
 from hwledger_omlx.measure.cache_model import RandomModel
 from hwledger_omlx.measure.cache_store_worker import Shape, can_drop_page_cache
 from hwledger_omlx.measure.cache_transfer import Transfer
@@ -26,8 +27,8 @@ from hwledger_omlx.measure.environment import environment
 from hwledger_omlx.measure.harness import Turn
 from hwledger_omlx.measure.report import Report, quantity
 
-PARTS = ("resend", "next-turn", "restore", "save", "gpu-restore")
-DEFAULT_PARTS = PARTS[:4]
+PARTS = ("resend", "next-turn", "restore", "save", "index", "gpu-restore")
+DEFAULT_PARTS = PARTS[:5]
 REPORT_VERSION = 1
 _DISK_MARGIN_BYTES = 2**30
 
@@ -85,6 +86,9 @@ class CacheBench:
     shape: Shape | None = None
     """KV of the parts `restore` and `save`; None for 64 blocks of 36 MiB, or 16 with `quick`."""
 
+    index_prompts: tuple[int, int] | None = None
+    """Prompts of part `index`, and tokens of each; None for 200 of 128,000, or 50 with `quick`."""
+
     def run(self, on_turn: OnTurn | None = None) -> CacheReport:
         """Measures, and returns the report.
 
@@ -111,6 +115,11 @@ class CacheBench:
                     measure = self._transfer.restore if part == "restore" else self._transfer.save
                     results += measure(fork, place, on_turn)
                     shutil.rmtree(place)
+            if "index" in self.parts:
+                place = scratch / "index"
+                place.mkdir()
+                results += self._index.run(place, on_turn)
+                shutil.rmtree(place)
             if "gpu-restore" in self.parts:
                 for tokens in self.gpu_prompt_tokens:
                     results += self._generated(self._gpu_generation(tokens), fork, scratch, f"gpu-{tokens}", on_turn)
@@ -160,6 +169,11 @@ class CacheBench:
         shape = self.shape or Shape(blocks=blocks, block_tokens=256, layers=36, heads=8, head_dim=128)
         return Transfer(shape=shape, rounds=self.rounds)
 
+    @property
+    def _index(self) -> LargeIndex:
+        prompts, tokens = self.index_prompts or ((50 if self.quick else 200), 128_000)
+        return LargeIndex(prompts=prompts, prompt_tokens=tokens, rounds=self.rounds)
+
     def _check(self) -> None:
         if not self.parts or (unknown := [part for part in self.parts if part not in PARTS]):
             what = f"no part {', '.join(unknown)}" if self.parts else "no part named"
@@ -186,6 +200,8 @@ class CacheBench:
         if {"restore", "save"} & set(self.parts):
             disk.append(self._transfer.disk_bytes)
             memory.append(self._transfer.memory_bytes)
+        if "index" in self.parts:
+            disk.append(self._index.disk_bytes)
         if "gpu-restore" in self.parts:
             disk += [self._gpu_generation(tokens).disk_bytes for tokens in self.gpu_prompt_tokens]
         needed, free = max(disk) + _DISK_MARGIN_BYTES, shutil.disk_usage(parent).free
@@ -214,6 +230,8 @@ class CacheBench:
             )
         if "gpu-restore" in self.parts:
             notes.append(f"gpu-restore: {self.gpu_model}; on an accelerator, see the device below.")
+        if "index" in self.parts:
+            notes.append("index: one byte of KV a token; the same process opens the store again each round.")
         if {"restore", "save"} & set(self.parts):
             disk = SequentialDisk(parent, self._transfer.shape.nbytes, fio=installed_fio())
             notes.append(
