@@ -100,6 +100,8 @@ def test_restored_text_is_the_text_and_all_that_can_be_restored_is(subject: Subj
         check(engine, "resend", prompt)
         check(engine, "edit", edit)
         check(engine, "next turn", turn)
+        why = engine.cache.stats().uncached_models.get(subject.folder.name)
+        assert why == (None if subject.architecture.stored else "layer caches of class ChunkedKVCache cannot be stored")
     with subject.engine(tmp_path) as engine:
         check(engine, "resend after restart", prompt)
         together = (prompt, turn, other_edit, prompt)

@@ -1,5 +1,6 @@
 """`engine.cache`: the KV cache of an engine, whatever kind it has."""
 
+import dataclasses
 from array import array
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
@@ -41,6 +42,8 @@ class Cache:
         self._store = store
         self._address = address
         self._off_because = off_because
+        self.uncached: dict[str, str] = {}
+        """Models whose prompts are not cached, each with the reason."""
 
     @property
     def state(self) -> str:
@@ -52,7 +55,7 @@ class Cache:
         if self._store is None:
             off = "off" if self._off_because is None else f"off: {self._off_because}"
             return CacheStats.of_no_store(off if self.kind is None else self.kind)
-        return CacheStats.parse(self._store.stats())
+        return dataclasses.replace(CacheStats.parse(self._store.stats()), uncached_models=dict(self.uncached))
 
     def stats_json(self) -> str | None:
         """The core's own account as JSON, for the Rust host; None unless the cache is ours."""

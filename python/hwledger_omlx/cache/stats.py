@@ -174,6 +174,8 @@ class CacheStats:
     state: str
     """`running`, `full`, `suspended` or `closed`; without a store of ours `fork` or `off`."""
     state_why: str | None = None
+    uncached_models: Mapping[str, str] = field(default_factory=dict)
+    """Loaded models that run without the cache, each with the reason."""
     lookups: Lookups = Lookups()
     restores: Restores = Restores()
     saves: Saves = Saves()
@@ -269,6 +271,7 @@ class CacheStats:
         lookups, restores, saves, disk, memory = self.lookups, self.restores, self.saves, self.disk, self.memory
         lines = [
             ("state", f"{self.state}: {self.state_why}" if self.state_why else self.state),
+            *((f"not cached: {model}", why) for model, why in self.uncached_models.items()),
             ("lookups", f"{lookups.count:,}, {lookups.hits:,} hits; {lookups.token_hit_share:.0%} of tokens found"),
             ("misses", _by_reason(lookups.misses)),
             ("restored from RAM", _amount(restores.hot_tokens, restores.hot_bytes)),

@@ -30,7 +30,7 @@ class KvCache:
     @property
     def binding(self) -> Binding | None:
         """What the hooks are told; None where they have nothing to do."""
-        return None if self.store is None else Binding(self.store, home() / "fingerprints.json")
+        return None if self.store is None else Binding(self.store, home() / "fingerprints.json", self.face.uncached)
 
     def close(self) -> None:
         """Flushes and closes the store."""

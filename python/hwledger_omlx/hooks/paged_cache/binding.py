@@ -25,6 +25,8 @@ class Binding:
     store: Store
     memo_file: Path
     """Where the digests of unchanged model files are kept."""
+    uncached: dict[str, str]
+    """Models that turned out not to be cached, each with the reason; the hooks add to it."""
 
     def bind(self, scheduler_config: Any) -> None:
         """Has every scheduler that is made with this configuration, or with a copy of it, use the store."""

@@ -40,7 +40,10 @@ def init(wrapped: Wrapped, instance: Any, args: Sequence[Any], kwargs: Mapping[s
     wrapped(*args, **kwargs)
     bound = Binding.of(instance.config)
     if bound is not None:
-        binding.attach(instance, _prefix_cache(instance, bound))
+        cache = _prefix_cache(instance, bound)
+        if cache.unsupported:
+            bound.uncached[cache.label] = cache.unsupported.reason
+        binding.attach(instance, cache)
 
 
 def external_prefill(wrapped: Wrapped, instance: Any, args: Sequence[Any], kwargs: Mapping[str, Any]) -> Any:

@@ -32,7 +32,7 @@ async def _compare(model: Path, folder: Path) -> str | None:
             folder / f"kv-{chunked}", quota_bytes=_GIB, hot_bytes=_GIB, queue_bytes=_GIB, min_free_bytes=0
         )
         with store:
-            bound = Binding(store, folder / "memo")
+            bound = Binding(store, folder / "memo", {})
             first, restored = await _texts(model, bound, chunked=chunked)
             again, restored_again = await _texts(model, bound, chunked=chunked)
         if first != plain or again != plain:
