@@ -355,3 +355,27 @@ fn a_restore_in_pieces_from_several_threads_is_the_same() {
     });
     assert_eq!(store.stats().counts.blocks_restored_cold, 4);
 }
+
+#[test]
+fn what_no_record_can_hold_is_refused_and_nothing_else_with_it() {
+    let folder = tempfile::tempdir().unwrap();
+    let store = Store::open(config(folder.path())).unwrap();
+    let tokens = prompt(1, 0, 100);
+    let described = Layout { description: vec![0; 16 << 20], ..layout() };
+    let saved = save(&store, &namespace(1), &described, &tokens, false);
+    assert_eq!(saved.refused, Some(Refusal::TooLarge));
+    // Lengths that would wrap around 64 bits. Nothing is read of the sources.
+    for part in [PartLayout { rows: u32::MAX, row_bytes: u32::MAX }, PartLayout { rows: 1 << 31, row_bytes: 1 << 25 }] {
+        let layout = Layout { parts: vec![part; 2], ..layout() };
+        let sources = [source(&[], 0, 0), source(&[], 0, 0)];
+        // SAFETY: refused before any source is read.
+        #[expect(unsafe_code, reason = "saves through pointers")]
+        let saved = unsafe { store.save(&namespace(2), &layout, &tokens, &sources, None, Box::new(())) };
+        assert_eq!(saved.refused, Some(Refusal::TooLarge));
+    }
+    save(&store, &namespace(3), &layout(), &tokens, false);
+    store.flush().unwrap();
+    store.close().unwrap();
+    let store = Store::open(config(folder.path())).unwrap();
+    assert_eq!(fetch(&store, &namespace(3), &layout(), &tokens), 100);
+}

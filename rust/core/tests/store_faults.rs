@@ -11,9 +11,12 @@ use hwledger_omlx_core::store::disk::faults::{Fault, FaultyIo, Operation};
 use hwledger_omlx_core::store::{Refusal, Store, StoreConfig, StoreError, StoreState};
 use store_support::*;
 
+fn small() -> StoreConfig {
+    StoreConfig { hot_bytes: 0, segment_bytes: Some(200_000), ..config(Path::new("faults")) }
+}
+
 fn open(io: &FaultyIo) -> Arc<Store> {
-    let config = StoreConfig { hot_bytes: 0, segment_bytes: Some(200_000), ..config(Path::new("faults")) };
-    Store::open_with(config, Arc::new(io.clone())).unwrap()
+    Store::open_with(small(), Arc::new(io.clone())).unwrap()
 }
 
 fn prompts() -> Vec<Vec<u32>> {
@@ -39,8 +42,37 @@ fn wait_until(what: impl Fn() -> bool) {
 }
 
 #[test]
+fn a_read_that_fails_costs_the_record_only_if_it_fails_again() {
+    let io = FaultyIo::new();
+    let store = filled(&io);
+    let (ours, layout) = (namespace(1), layout());
+    let tokens = &prompts()[2];
+    let fetch_failing = |skip| {
+        let found = store.lookup(&ours, tokens, 700);
+        // The header of the first block, then its payload.
+        io.inject(Operation::Read, "segments", Fault::Eio, skip, 1);
+        let restored = restore(&store, &ours, &layout, tokens, &found);
+        io.heal();
+        restored
+    };
+    assert_eq!(fetch_failing(0), 0);
+    let counts = store.stats().counts;
+    assert_eq!((counts.quarantined, counts.read_errors), (0, 1));
+    assert_eq!(fetch(&store, &ours, &layout, tokens), 700);
+    // A file that cannot be reached while the folder is gone says nothing of the record.
+    io.inject(Operation::Names, "store.lock", Fault::Gone, 0, u64::MAX);
+    assert_eq!(fetch_failing(0), 0);
+    assert_eq!(fetch(&store, &ours, &layout, tokens), 700);
+    assert_eq!(fetch_failing(0), 0);
+    assert_eq!(store.stats().counts.quarantined, 1);
+    assert_eq!(fetch(&store, &ours, &layout, tokens), 0);
+    assert_eq!(save(&store, &ours, &layout, tokens, true).new_tokens, 700);
+}
+
+#[test]
 fn a_bad_read_costs_the_record_and_no_wrong_byte() {
-    for fault in [Fault::Eio, Fault::FlipBit] {
+    {
+        let fault = Fault::FlipBit;
         let io = FaultyIo::new();
         let store = filled(&io);
         let (ours, layout) = (namespace(1), layout());
@@ -226,4 +258,168 @@ fn a_store_that_is_in_use_or_foreign_is_not_touched() {
     std::fs::write(folder.path().join("a").join("abcdef.safetensors"), b"x").unwrap();
     assert!(matches!(Store::open(config(folder.path())), Err(StoreError::Foreign { .. })));
     assert_eq!(std::fs::read_dir(folder.path()).unwrap().count(), 1);
+}
+
+/// A store of 3 MiB that is full.
+fn full(io: &FaultyIo) -> Arc<Store> {
+    let config = StoreConfig { quota_bytes: 3 << 20, ..small() };
+    let store = Store::open_with(config, Arc::new(io.clone())).unwrap();
+    let evicted = || store.stats().counts.records_evicted > 0;
+    for family in 1000.. {
+        if evicted() {
+            break;
+        }
+        save(&store, &namespace(1), &layout(), &prompt(family, 0, 700), false);
+        store.flush().unwrap();
+    }
+    store
+}
+
+#[test]
+fn files_that_could_not_be_deleted_are_deleted_later() {
+    let io = FaultyIo::new();
+    let store = full(&io);
+    let before = store.stats().blocks;
+    io.inject(Operation::Names, "segments/", Fault::Denied, 0, u64::MAX);
+    for family in 0..20 {
+        save(&store, &namespace(1), &layout(), &prompt(family, 0, 700), false);
+    }
+    assert!(store.flush().is_err());
+    io.heal();
+    wait_until(|| store.stats().state == StoreState::Running);
+    for family in 100..200 {
+        let tokens = prompt(family, 0, 700);
+        assert_eq!(save(&store, &namespace(1), &layout(), &tokens, false).refused, None, "prompt {family}");
+        store.flush().unwrap();
+        assert_eq!(fetch(&store, &namespace(1), &layout(), &tokens), 700);
+    }
+    let files = io.paths().iter().filter(|path| path.starts_with("segments/")).count() as u64;
+    let stats = store.stats();
+    assert_eq!(stats.segments, files);
+    assert!(io.bytes() <= stats.quota_bytes);
+    assert!(stats.blocks * 10 > before * 8, "{} blocks of {before}", stats.blocks);
+    assert!(io.contents("journal").unwrap().len() < 100_000, "the journal is folded between ticks too");
+}
+
+#[test]
+fn a_quota_of_few_segments_evicts_the_one_under_way() {
+    for segment_bytes in [250_000, 600_000, 1_000_000] {
+        let io = FaultyIo::new();
+        let config = StoreConfig { quota_bytes: 1_000_000, segment_bytes: Some(segment_bytes), ..small() };
+        let store = Store::open_with(config, Arc::new(io.clone())).unwrap();
+        for family in 0..60 {
+            let tokens = prompt(family, 0, 700);
+            assert_eq!(save(&store, &namespace(1), &layout(), &tokens, false).refused, None, "prompt {family}");
+            store.flush().unwrap();
+            assert_eq!(fetch(&store, &namespace(1), &layout(), &tokens), 700);
+        }
+    }
+}
+
+#[test]
+fn the_journal_stays_within_the_quota() {
+    let io = FaultyIo::new();
+    let config = StoreConfig { quota_bytes: 1_000_000, segment_bytes: Some(100_000), ..small() };
+    let store = Store::open_with(config, Arc::new(io.clone())).unwrap();
+    for family in 0..60 {
+        save(&store, &namespace(1), &layout(), &prompt(family, 0, 700), false);
+        store.flush().unwrap();
+    }
+    for _ in 0..2000 {
+        for family in 55..60 {
+            let tokens = prompt(family, 0, 700);
+            assert_eq!(store.pin(&namespace(1), &tokens).unwrap(), 700);
+            assert_eq!(store.unpin(&namespace(1), &tokens).unwrap(), 700);
+        }
+        assert!(store.stats().disk_bytes <= 1_000_000 && io.bytes() <= 1_000_000);
+    }
+    assert!(store.stats().blocks > 0);
+}
+
+#[test]
+fn a_large_purge_leaves_no_long_journal() {
+    let io = FaultyIo::new();
+    let store = Store::open_with(small(), Arc::new(io.clone())).unwrap();
+    for family in 0..5000 {
+        save(&store, &namespace(1), &layout(), &prompt(family, 0, 1), false);
+    }
+    save(&store, &namespace(2), &layout(), &prompt(1, 0, 700), false);
+    store.flush().unwrap();
+    let purged = store.purge(Some(&namespace(1).key)).unwrap();
+    assert!(purged.blocks > 4096);
+    assert!(io.contents("journal").unwrap().len() < 4096);
+    let store = Store::open_with(small(), Arc::new(io.kill())).unwrap();
+    assert_eq!(fetch(&store, &namespace(1), &layout(), &prompt(3, 0, 1)), 0);
+    assert_eq!(fetch(&store, &namespace(2), &layout(), &prompt(1, 0, 700)), 700);
+}
+
+/// A closed store of 12 prompts without index and journal.
+fn headless() -> FaultyIo {
+    let io = FaultyIo::new();
+    let store = open(&io);
+    for family in 0..12 {
+        save(&store, &namespace(1), &layout(), &prompt(family, 0, 700), false);
+        store.flush().unwrap();
+    }
+    store.close().unwrap();
+    io.replace("index", None);
+    io.replace("journal", None);
+    io
+}
+
+fn whole(store: &Store) -> usize {
+    (0..12).filter(|family| fetch(store, &namespace(1), &layout(), &prompt(*family, 0, 700)) == 700).count()
+}
+
+#[test]
+fn a_read_that_fails_while_the_index_is_rebuilt_costs_at_most_its_record() {
+    // A moment's failure costs nothing, wherever it is.
+    for skip in 0..40 {
+        let io = headless();
+        io.inject(Operation::Read, "segments/00000001", Fault::Eio, skip, 1);
+        assert_eq!(whole(&open(&io)), 12, "read {skip}");
+    }
+    // A place that cannot be read costs the one prompt that is there.
+    let mut lost = 0;
+    for skip in 2..20 {
+        let io = headless();
+        io.inject(Operation::Read, "segments/00000001", Fault::Eio, skip, 2);
+        let whole = whole(&open(&io));
+        assert!(whole >= 11, "read {skip}: {whole}");
+        lost += 12 - whole;
+    }
+    assert!(lost > 0, "no failure struck");
+    // A segment of which nothing can be read is left alone until it can.
+    for operation in [Operation::Read, Operation::Names] {
+        let io = headless();
+        let paths = io.paths();
+        io.inject(operation, "segments/00000001", Fault::Eio, 0, u64::MAX);
+        assert!(matches!(Store::open_with(small(), Arc::new(io.clone())), Err(StoreError::Io { .. })));
+        assert_eq!(io.paths(), paths);
+        io.heal();
+        assert_eq!(whole(&open(&io)), 12);
+    }
+}
+
+#[test]
+fn a_pin_taken_while_its_prompt_grows_survives_a_crash() {
+    for turn in 0..20 {
+        let io = FaultyIo::new();
+        let store = open(&io);
+        let tokens = prompt(1, 0, 3000);
+        save(&store, &namespace(1), &layout(), &tokens[..256], false);
+        std::thread::scope(|scope| {
+            scope.spawn(|| {
+                for end in (300..3000).step_by(100) {
+                    save(&store, &namespace(1), &layout(), &tokens[..end], false);
+                }
+            });
+            while store.stats().tokens < turn * 100 {
+                std::thread::yield_now();
+            }
+            assert!(store.pin(&namespace(1), &tokens).unwrap() >= 256);
+            let store = open(&io.kill());
+            assert_eq!(store.info().pinned, 1, "turn {turn}");
+        });
+    }
 }

@@ -10,7 +10,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
 use hwledger_omlx_core::store::disk::faults::FaultyIo;
-use hwledger_omlx_core::store::disk::io::{Access, Entry, Io, IoFile};
+use hwledger_omlx_core::store::disk::io::{Access, Entry, FileId, Io, IoFile};
 use hwledger_omlx_core::store::{Store, StoreConfig};
 use store_support::*;
 
@@ -49,6 +49,9 @@ impl Io for Watched {
         let inner = self.inner.open(path, access)?;
         Ok(self.look(Arc::new(WatchedFile { inner, disk: self.clone() })))
     }
+    fn file_id(&self, path: &str) -> io::Result<FileId> {
+        self.inner.file_id(path)
+    }
     fn rename(&self, from: &str, to: &str) -> io::Result<()> {
         self.look(self.inner.rename(from, to))
     }
@@ -81,6 +84,9 @@ impl IoFile for WatchedFile {
     }
     fn sync(&self) -> io::Result<()> {
         self.disk.look(self.inner.sync())
+    }
+    fn id(&self) -> io::Result<FileId> {
+        self.inner.id()
     }
 }
 

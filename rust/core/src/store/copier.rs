@@ -21,7 +21,9 @@ pub(crate) fn run(engine: &Arc<Engine>) {
 }
 
 fn copy(engine: &Arc<Engine>, job: Job) {
+    let mut left = Left { engine, job: &job, next: 0 };
     for record in &job.records {
+        left.next += 1;
         let trouble = engine.health().trouble.is_some();
         if trouble {
             engine.queue.forgo(record.footprint);
@@ -38,8 +40,29 @@ fn copy(engine: &Arc<Engine>, job: Job) {
         #[expect(unsafe_code, reason = "follows the caller's sources")]
         let _ = unsafe { copy_all(engine, job.generation, std::slice::from_ref(record), &job.from, false) };
     }
+    drop(left);
     // May run code of the caller's; no lock is held here.
     drop(job.keep);
+}
+
+/// The records of a job that were not begun: abandoned if the copy of one before them panics.
+struct Left<'j> {
+    engine: &'j Engine,
+    job: &'j Job,
+    next: usize,
+}
+
+impl Drop for Left<'_> {
+    fn drop(&mut self) {
+        let records = &self.job.records[self.next..];
+        if records.is_empty() {
+            return;
+        }
+        for record in records {
+            self.engine.queue.forgo(record.footprint);
+        }
+        abandon(self.engine, self.job.generation, records, "the copy of a record before it panicked");
+    }
 }
 
 /// Says that the copier has ended, also if it panicked: nobody may wait for it.

@@ -16,12 +16,15 @@ use super::lanes::Lanes;
 use super::memory::{BufferPool, HotTier, Resident};
 use super::queue::Queue;
 use super::stats::{Counters, StoreState, add};
+use super::suspects::Suspects;
 use super::types::{Location, RecordId, SegmentId};
 
 /// A segment is not made smaller than this by a small quota alone.
 const SMALLEST_SEGMENT_BYTES: u64 = 64 << 10;
 const LARGEST_SEGMENT_BYTES: u64 = 256 << 20;
 const SEGMENTS_OF_A_QUOTA: u64 = 16;
+/// Whole segments are evicted: with fewer, one of them would be most of what is stored.
+const FEWEST_SEGMENTS: u64 = 4;
 
 /// Which prefixes there are, and which of them are in RAM.
 #[derive(Debug)]
@@ -89,6 +92,8 @@ pub(crate) struct Engine {
     pub(crate) opening: Opening,
     /// Read from disk since the last tick.
     read_lately: Mutex<Vec<Location>>,
+    /// Records that could not be read once.
+    pub(crate) suspects: Suspects,
     closed: AtomicBool,
     process: u32,
 }
@@ -109,9 +114,10 @@ pub(crate) fn limits(config: &StoreConfig) -> Limits {
 }
 
 pub(crate) fn segment_bytes(config: &StoreConfig) -> u64 {
-    config.segment_bytes.unwrap_or_else(|| {
+    let wanted = config.segment_bytes.unwrap_or_else(|| {
         (config.quota_bytes / SEGMENTS_OF_A_QUOTA).clamp(SMALLEST_SEGMENT_BYTES, LARGEST_SEGMENT_BYTES)
-    })
+    });
+    wanted.min(config.quota_bytes / FEWEST_SEGMENTS).max(1)
 }
 
 impl Engine {
@@ -135,6 +141,7 @@ impl Engine {
             health: Mutex::default(),
             opening,
             read_lately: Mutex::default(),
+            suspects: Suspects::default(),
             closed: AtomicBool::new(false),
             process: std::process::id(),
         };
@@ -152,6 +159,7 @@ impl Engine {
         let mut disk = self.disk.write().unwrap_or_else(PoisonError::into_inner);
         let generation = self.catalog().generation + 1;
         *disk = None; // its lock must go before the new one
+        self.suspects.forget_all();
         let (fresh, catalog, _) = open_disk(&self.config, &self.io, generation)?;
         *disk = Some(fresh);
         let before = std::mem::replace(&mut *self.catalog(), catalog);
@@ -242,7 +250,7 @@ impl Engine {
         let quota = self.config.quota_bytes;
         let physical = match at_least {
             None => usage.physical_bytes(),
-            Some(wanted) => usage.physical_bytes().max((quota + wanted).saturating_sub(bytes + reserve)),
+            Some(wanted) => usage.physical_bytes().max(quota.saturating_add(wanted).saturating_sub(bytes + reserve)),
         };
         let mut catalog = self.catalog();
         let room = catalog.index.room_for(bytes + reserve, physical, free, open).map_err(RoomError::Refused)?;
@@ -250,31 +258,39 @@ impl Engine {
         drop(catalog);
         drop(gone);
         add(&self.counters.records_evicted, room.removed.records.len() as u64);
+        let mut failed = None;
         for segment in room.victims {
-            add(&self.counters.bytes_evicted, disk.drop_segment(segment)?);
+            match disk.drop_segment(segment) {
+                Ok(bytes) => add(&self.counters.bytes_evicted, bytes),
+                Err(error) => {
+                    // The file stays, so it must stay known, as one in which nothing lives: the next time it goes first.
+                    if let Some(bytes) = disk.segment_bytes(segment) {
+                        self.catalog().index.segment_file_bytes(segment, bytes);
+                    }
+                    failed.get_or_insert(error);
+                }
+            }
         }
-        Ok(())
+        match failed {
+            None => Ok(()),
+            Some(error) => {
+                self.note_removed(disk, room.removed.records);
+                Err(error.into())
+            }
+        }
     }
 
-    /// A record is of no use: takes it and what continues it out, and journals that.
-    pub(crate) fn remove(&self, disk: &Disk, id: RecordId) -> Removed {
-        let mut catalog = self.catalog();
-        let removed = catalog.index.remove(id);
-        let gone = catalog.forget(&removed);
-        drop(catalog);
-        drop(gone);
-        note_removed(disk, &removed);
-        removed
-    }
-}
-
-/// Journals what left the index. A failure is found by the next commit: until then nothing wrong can be served, since
-/// records are found by the index in RAM.
-pub(crate) fn note_removed(disk: &Disk, removed: &Removed) {
-    if !removed.records.is_empty()
-        && let Err(error) = disk.note(&[Fact::Removed(removed.records.clone())], false)
-    {
-        tracing::debug!("the KV cache could not journal a removal: {error}");
+    /// Journals that these records left the index. Nothing wrong can be served until then, since records are found by the
+    /// index in RAM; where the journal fails now, they are journalled before the next commit.
+    pub(crate) fn note_removed(&self, disk: &Disk, records: Vec<RecordId>) {
+        if records.is_empty() {
+            return;
+        }
+        let fact = Fact::Removed(records);
+        if let Err(error) = disk.note(std::slice::from_ref(&fact), false) {
+            tracing::debug!("the KV cache could not journal a removal: {error}");
+            self.catalog().news.push(fact);
+        }
     }
 }
 

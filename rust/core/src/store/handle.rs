@@ -11,10 +11,11 @@ use super::disk::{DiskError, Fact, RealIo};
 use super::engine::Engine;
 use super::error::StoreError;
 use super::index::Removed;
+use super::maintenance::is_crowded;
 use super::matched::{Match, lookup};
 use super::queue::Command;
-use super::registry;
-use super::stats::{StoreInfo, StoreStats, ratio};
+use super::registry::{self, Ended};
+use super::stats::{StoreInfo, StoreState, StoreStats, ratio};
 use super::transfer::{
     Compacted, Namespace, Purged, Restored, Saved, SnapshotSource, SnapshotTarget, Source, Target, VerifyReport,
 };
@@ -28,7 +29,11 @@ pub struct Store {
     threads: Mutex<Vec<JoinHandle<()>>>,
     /// Opens that were not closed yet.
     handles: AtomicUsize,
+    ended: Arc<Ended>,
 }
+
+/// Records of a purge from which on their removal is written as a new index: a note of all of them would be the longer.
+const LARGE_PURGE_RECORDS: usize = 4096;
 
 impl Store {
     /// Opens the store in `config.folder`, or makes it. Within one process, a folder that is open already (told by device
@@ -49,7 +54,7 @@ impl Store {
     /// As [`Store::open`].
     pub fn open_with(config: StoreConfig, io: Arc<dyn Io>) -> Result<Arc<Self>, StoreError> {
         let engine = Arc::new(Engine::open(config, io)?);
-        let store = Self { engine, threads: Mutex::default(), handles: AtomicUsize::new(1) };
+        let store = Self { engine, threads: Mutex::default(), handles: AtomicUsize::new(1), ended: Arc::default() };
         store.start("kv-store-writer", writer::run)?;
         store.start("kv-store-copier", copier::run)?;
         Ok(Arc::new(store))
@@ -63,12 +68,18 @@ impl Store {
         Ok(())
     }
 
-    /// One more handle to an open store; false if it is closed.
+    /// One more handle to an open store; false if it is closed, or is being closed.
     pub(crate) fn share(&self) -> bool {
         if self.engine.is_closed() || !self.engine.is_own_process() {
             return false;
         }
-        self.handles.fetch_add(1, Ordering::AcqRel) > 0
+        let one_more = |handles| if handles > 0 { Some(handles + 1) } else { None };
+        self.handles.fetch_update(Ordering::AcqRel, Ordering::Acquire, one_more).is_ok()
+    }
+
+    /// Tells when the folder was given back.
+    pub(super) fn ended(&self) -> Arc<Ended> {
+        Arc::clone(&self.ended)
     }
 
     /// The configuration that it was opened with.
@@ -182,8 +193,8 @@ impl Store {
         Ok(())
     }
 
-    /// Flushes, writes the index, ends the threads and gives the folder back, once every open has its close. Closing twice
-    /// is closing once. Dropping the store closes it too.
+    /// Flushes, and once every open has its close writes the index, ends the threads and gives the folder back. Closing a
+    /// closed store does nothing. Dropping the store closes it too.
     ///
     /// # Errors
     /// As [`Store::flush`]; the store is closed all the same.
@@ -192,13 +203,18 @@ impl Store {
             return Err(StoreError::Forked);
         }
         let last = self.handles.fetch_update(Ordering::AcqRel, Ordering::Acquire, |handles| handles.checked_sub(1));
-        if last.is_ok_and(|handles| handles == 1) { self.shut() } else { Ok(()) }
+        match last {
+            Ok(1) => self.shut(),
+            Ok(_) => self.drain(),
+            Err(_) => Ok(()),
+        }
     }
 
     fn shut(&self) -> Result<(), StoreError> {
         if !self.engine.mark_closed() {
             return Ok(());
         }
+        let ended = Ending(&self.ended);
         self.engine.queue.stop();
         let result = self.drain();
         for thread in std::mem::take(&mut *self.threads.lock().unwrap_or_else(PoisonError::into_inner)) {
@@ -206,6 +222,7 @@ impl Store {
         }
         self.engine.lanes.stop();
         self.engine.close_disk();
+        drop(ended);
         result
     }
 
@@ -216,10 +233,13 @@ impl Store {
         if self.engine.is_closed() { Err(StoreError::Closed) } else { Ok(()) }
     }
 
-    /// What it has done and how it is.
+    /// What it has done and how it is. In a fork it is closed and has done nothing: the locks may be its parent's.
     #[must_use]
     pub fn stats(&self) -> StoreStats {
         let engine = &self.engine;
+        if !engine.is_own_process() {
+            return StoreStats { state: StoreState::Closed, ..StoreStats::default() };
+        }
         let mut stats = StoreStats::default();
         engine.counters.fill(&mut stats);
         (stats.state, stats.state_why) = engine.state();
@@ -244,10 +264,13 @@ impl Store {
         stats
     }
 
-    /// What the folder holds.
+    /// What the folder holds. Nothing in a fork.
     #[must_use]
     pub fn info(&self) -> StoreInfo {
         let engine = &self.engine;
+        if !engine.is_own_process() {
+            return StoreInfo { folder: engine.config.folder.clone(), ..StoreInfo::default() };
+        }
         let (usage, free_bytes) =
             engine.with_disk(|disk| (disk.usage(), disk.free_bytes().unwrap_or(0))).unwrap_or_default();
         let catalog = engine.catalog();
@@ -278,6 +301,11 @@ impl Store {
         self.flush()?;
         let change = self.engine.catalog().index.pin(&namespace.key, tokens);
         let Some(change) = change else { return Ok(0) };
+        // What was accepted since then is pinned too, and must be journalled before its pin.
+        if let Err(error) = self.flush() {
+            self.engine.catalog().index.unpin(&namespace.key, &tokens[..change.tokens]);
+            return Err(error);
+        }
         self.note(&Fact::Pinned(change.records))?;
         Ok(change.tokens)
     }
@@ -295,8 +323,25 @@ impl Store {
     }
 
     fn note(&self, fact: &Fact) -> Result<(), StoreError> {
+        const ENTRY_BYTES: u64 = 64;
+        const ID_BYTES: u64 = 8;
+        let ids = match fact {
+            Fact::Removed(ids) | Fact::Pinned(ids) | Fact::Unpinned(ids) => ids.len() as u64,
+            _ => 0,
+        };
+        let bytes = ENTRY_BYTES + ids * ID_BYTES;
+        // Between two ticks nobody else looks after the journal.
+        if self.engine.with_disk(|disk| is_crowded(&self.engine, disk, bytes)) == Some(true) {
+            self.ask(Command::Settle);
+        }
         let noted = self.engine.with_disk(|disk| disk.note(std::slice::from_ref(fact), true));
         noted.unwrap_or(Ok(())).map_err(|error| self.error(error))
+    }
+
+    /// Has the writer do something and waits for it; `None` if it has ended.
+    fn ask<A>(&self, command: impl FnOnce(mpsc::Sender<A>) -> Command) -> Option<A> {
+        let (answer, done) = mpsc::channel();
+        if self.engine.queue.command(command(answer)) { done.recv().ok() } else { None }
     }
 
     fn error(&self, error: DiskError) -> StoreError {
@@ -316,12 +361,12 @@ impl Store {
         drop(catalog);
         drop(gone);
         let Removed { records, blocks, snapshots, disk_bytes } = removed;
-        if !records.is_empty() {
+        let is_large = records.len() >= LARGE_PURGE_RECORDS;
+        if !is_large && !records.is_empty() {
             self.note(&Fact::Removed(records))?;
-        }
-        let (answer, done) = mpsc::channel();
-        if self.engine.queue.command(Command::Sweep(answer)) {
-            let _ = done.recv();
+            self.ask(|answer| Command::Sweep { renew_index: false, answer });
+        } else if self.ask(|answer| Command::Sweep { renew_index: is_large, answer }) != Some(true) && is_large {
+            self.note(&Fact::Removed(records))?;
         }
         Ok(Purged { blocks, snapshots, bytes: disk_bytes })
     }
@@ -332,11 +377,7 @@ impl Store {
     /// [`StoreError::Closed`].
     pub fn compact(&self) -> Result<Compacted, StoreError> {
         self.usable()?;
-        let (answer, done) = mpsc::channel();
-        if !self.engine.queue.command(Command::Compact(answer)) {
-            return Err(StoreError::Closed);
-        }
-        done.recv().map_err(|_| StoreError::Closed)
+        self.ask(Command::Compact).ok_or(StoreError::Closed)
     }
 
     /// Reads every durable record and takes bad ones out of use. Saves and restores go on meanwhile.
@@ -346,6 +387,15 @@ impl Store {
     pub fn verify(&self, stop: &AtomicBool) -> Result<VerifyReport, StoreError> {
         self.usable()?;
         verify(&self.engine, stop)
+    }
+}
+
+/// Says that the folder was given back, also if closing panicked.
+struct Ending<'s>(&'s Ended);
+
+impl Drop for Ending<'_> {
+    fn drop(&mut self) {
+        self.0.set();
     }
 }
 

@@ -3,8 +3,8 @@
 
 use std::time::{Duration, Instant};
 
-use super::disk::{Disk, Fact, NewRecord};
-use super::engine::{Engine, RoomError, note_removed, now_ms};
+use super::disk::{Disk, DiskUsage, Fact, NewRecord, WriteDay};
+use super::engine::{Engine, RoomError, now_ms};
 use super::memory::Buffer;
 use super::stats::add;
 use super::transfer::Compacted;
@@ -17,28 +17,40 @@ const TOUCHES_EVERY: Duration = Duration::from_secs(30);
 const EXPIRE_AT_ONCE: usize = 20_000;
 /// A journal longer than this, and than the index file, is folded into a new index file.
 const JOURNAL_BYTES: u64 = 4 << 20;
+/// So is one that takes more than this part of the quota, where that is not tiny,
+const JOURNALS_OF_A_QUOTA: u64 = 64;
+const SMALLEST_JOURNAL_BYTES: u64 = 64 << 10;
+/// or more than this.
+const LARGEST_JOURNAL_BYTES: u64 = 32 << 20;
 /// Payload bytes moved in one commit.
 const MOVE_BYTES: u64 = 64 << 20;
 /// Compaction by itself begins when so much of the quota is taken: before, dead bytes cost nothing.
 const COMPACT_FROM_PERCENT: u64 = 60;
 
+/// What ticks remember.
+#[derive(Debug, Default)]
+pub(crate) struct Rounds {
+    touches_noted: Option<Instant>,
+    written_noted: WriteDay,
+    /// The journal could not be folded since the last tick.
+    fold_failed: bool,
+}
+
 /// What is due now and then.
-pub(crate) fn tick(engine: &Engine, disk: &Disk, touches_noted: &mut Option<Instant>) {
+pub(crate) fn tick(engine: &Engine, disk: &Disk, rounds: &mut Rounds) {
     let now = Instant::now();
+    rounds.fold_failed = false;
     expire(engine, disk);
-    if touches_noted.is_none_or(|noted| now - noted >= TOUCHES_EVERY) {
-        *touches_noted = Some(now);
-        note_touches(engine, disk);
+    if rounds.touches_noted.is_none_or(|noted| now - noted >= TOUCHES_EVERY) {
+        rounds.touches_noted = Some(now);
+        note_touches(engine, disk, rounds);
     }
     drop_empty_segments(engine, disk, &active(disk));
     if engine.health().trouble.is_none() {
+        settle(engine, disk);
         let taken = disk.usage().physical_bytes();
         if taken / 100 >= engine.config.quota_bytes / 10_000 * COMPACT_FROM_PERCENT {
             compact(engine, disk, 1);
-        }
-        let usage = disk.usage();
-        if usage.journal_bytes > JOURNAL_BYTES.max(usage.index_bytes) {
-            write_index(engine, disk);
         }
     }
     // A restore reads past the page cache, which is fastest; the next one of the same prefix finds it there.
@@ -49,12 +61,46 @@ pub(crate) fn tick(engine: &Engine, disk: &Disk, touches_noted: &mut Option<Inst
 }
 
 /// The last things before the files are closed.
-pub(crate) fn finish(engine: &Engine, disk: &Disk) {
+pub(crate) fn finish(engine: &Engine, disk: &Disk, rounds: &mut Rounds) {
     if engine.health().trouble.is_some() {
         return;
     }
-    note_touches(engine, disk);
+    note_touches(engine, disk, rounds);
     write_index(engine, disk);
+}
+
+fn most_journal_bytes(quota_bytes: u64, usage: &DiskUsage) -> u64 {
+    let of_quota = (quota_bytes / JOURNALS_OF_A_QUOTA).max(SMALLEST_JOURNAL_BYTES);
+    JOURNAL_BYTES.max(usage.index_bytes).min(of_quota).min(LARGEST_JOURNAL_BYTES)
+}
+
+/// Whether the journal is to be folded, or room made, before it may grow by `bytes`.
+pub(crate) fn is_crowded(engine: &Engine, disk: &Disk, bytes: u64) -> bool {
+    const BLOCK_BYTES: u64 = 4096;
+    let quota = engine.config.quota_bytes;
+    let usage = disk.usage();
+    usage.journal_bytes > most_journal_bytes(quota, &usage)
+        || usage.physical_bytes().saturating_add(bytes.next_multiple_of(BLOCK_BYTES) + BLOCK_BYTES) > quota
+}
+
+/// Folds a journal that has become long with a commit, rather than at the next tick.
+pub(crate) fn fold_after_commit(engine: &Engine, disk: &Disk, rounds: &mut Rounds) {
+    let usage = disk.usage();
+    let is_long = usage.journal_bytes > most_journal_bytes(engine.config.quota_bytes, &usage);
+    if is_long && !rounds.fold_failed && engine.health().trouble.is_none() {
+        rounds.fold_failed = !write_index(engine, disk);
+    }
+}
+
+/// Folds a long journal, and evicts where the room for small notes has shrunk: they are written without asking.
+pub(crate) fn settle(engine: &Engine, disk: &Disk) {
+    let usage = disk.usage();
+    if usage.journal_bytes > most_journal_bytes(engine.config.quota_bytes, &usage) {
+        write_index(engine, disk);
+    }
+    if let Err(error) = engine.make_room(disk, 0, &active(disk), None) {
+        tracing::debug!("the KV cache has little room for its journal: {error}");
+    }
 }
 
 fn expire(engine: &Engine, disk: &Disk) {
@@ -64,11 +110,11 @@ fn expire(engine: &Engine, disk: &Disk) {
     drop(catalog);
     drop(gone);
     add(&engine.counters.records_expired, removed.records.len() as u64);
-    note_removed(disk, &removed);
+    engine.note_removed(disk, removed.records);
 }
 
 /// Journals what was used, by the second: recency needs no more.
-fn note_touches(engine: &Engine, disk: &Disk) {
+fn note_touches(engine: &Engine, disk: &Disk, rounds: &mut Rounds) {
     const GRAIN_MS: u64 = 1000;
     let (mut touches, written) = {
         let mut catalog = engine.catalog();
@@ -84,14 +130,20 @@ fn note_touches(engine: &Engine, disk: &Disk) {
             reused: group[0].reused,
         })
         .collect();
-    facts.push(Fact::Written(written));
-    if let Err(error) = disk.note(&facts, false) {
-        tracing::debug!("the KV cache could not journal its uses: {error}");
+    if written != rounds.written_noted {
+        facts.push(Fact::Written(written));
+    }
+    if facts.is_empty() {
+        return;
+    }
+    match disk.note(&facts, false) {
+        Ok(()) => rounds.written_noted = written,
+        Err(error) => tracing::debug!("the KV cache could not journal its uses: {error}"),
     }
 }
 
-/// Replaces the index file, if there is room for a second one while it is written.
-pub(crate) fn write_index(engine: &Engine, disk: &Disk) {
+/// Replaces the index file, if there is room for a second one while it is written. Whether it did.
+pub(crate) fn write_index(engine: &Engine, disk: &Disk) -> bool {
     // The mark before the dump: what is journalled in between is replayed over it. Commits are this thread's own, and all
     // others change the index before they journal.
     let mark = disk.mark();
@@ -104,9 +156,10 @@ pub(crate) fn write_index(engine: &Engine, disk: &Disk) {
         .make_room(disk, Disk::index_bytes(&dump), &[], None)
         .map_err(|error| error.to_string())
         .and_then(|()| disk.write_index(&dump, mark).map_err(|error| error.to_string()));
-    if let Err(why) = result {
+    if let Err(why) = &result {
         tracing::debug!("the KV cache keeps its old index and longer journal: {why}");
     }
+    result.is_ok()
 }
 
 /// Drops the files of segments in which nothing lives. Gives the bytes freed.
@@ -122,7 +175,6 @@ pub(crate) fn drop_empty_segments(engine: &Engine, disk: &Disk, open: &[SegmentI
             }
             Err(error) => {
                 tracing::debug!("the KV cache could not drop segment {}: {error}", segment.segment.0);
-                break;
             }
         }
     }
@@ -202,7 +254,7 @@ fn move_records(
     for (id, at) in records {
         match read_record(engine, disk, *id, at) {
             Ok((header, buffer)) => moving.push(Moving { id: *id, info: header.info, parts: header.parts, buffer }),
-            Err(error) if error.is_lasting() => engine.quarantine(disk, *id, at, &error.to_string()),
+            Err(error) if engine.judge(disk, *id, at, &error) => {}
             Err(error) => return Err(error.into_disk().into()),
         }
     }
@@ -227,8 +279,6 @@ fn move_records(
     }
     catalog.index.charge(bytes, now_ms());
     drop(catalog);
-    if !unwanted.is_empty() {
-        disk.note(&[Fact::Removed(unwanted)], false)?;
-    }
+    engine.note_removed(disk, unwanted);
     Ok(bytes)
 }

@@ -110,6 +110,9 @@ fn find(engine: &Arc<Engine>, namespace: &Namespace, tokens: &[u32], limit: usiz
     if let Some(snapshot) = &snapshot {
         index.hold_snapshot(snapshot.id);
     }
+    if held.is_some() || snapshot.is_some() {
+        engine.queue.held();
+    }
     drop(catalog);
     let steps = useful
         .into_iter()

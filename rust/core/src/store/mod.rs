@@ -27,6 +27,10 @@ mod read_state;
 mod registry;
 mod snapshot;
 mod stats;
+mod suspects;
+#[cfg(test)]
+#[expect(clippy::unwrap_used, reason = "a test may panic")]
+mod tests;
 mod transfer;
 mod verify;
 mod write;

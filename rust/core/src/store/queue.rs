@@ -75,8 +75,10 @@ struct Ticket {
 pub(crate) enum Command {
     /// Compact every segment with less than half live bytes.
     Compact(std::sync::mpsc::Sender<Compacted>),
-    /// Drop segments without live records.
-    Sweep(std::sync::mpsc::Sender<u64>),
+    /// Drop segments without live records, and write the index if asked to; the answer is whether it was written.
+    Sweep { renew_index: bool, answer: std::sync::mpsc::Sender<bool> },
+    /// Make the journal short, and room for it to grow.
+    Settle(std::sync::mpsc::Sender<()>),
 }
 
 /// What the writer is to do next.
@@ -108,12 +110,13 @@ struct State {
     /// Whether the copier has a job.
     copying: bool,
     commands: VecDeque<Command>,
-    flushing: usize,
     stopping: bool,
     copier_gone: bool,
     writer_gone: bool,
     /// Counts releases of what was in use, for a writer that waits for room on disk.
     releases: u64,
+    /// Matches that hold something.
+    holders: usize,
 }
 
 /// Where to put a save.
@@ -179,8 +182,8 @@ impl Queue {
     /// A ticket's bytes are there, or will never be.
     pub(crate) fn fill(&self, ticket: u64, resident: Option<Arc<Resident>>) {
         let mut state = self.state();
-        let position = usize::try_from(ticket - state.first).unwrap_or(usize::MAX);
-        if let Some(entry) = state.tickets.get_mut(position) {
+        let position = ticket.checked_sub(state.first).and_then(|position| usize::try_from(position).ok());
+        if let Some(entry) = position.and_then(|position| state.tickets.get_mut(position)) {
             entry.filling = resident.map_or(Filling::Dropped, Filling::Ready);
         }
         drop(state);
@@ -229,6 +232,11 @@ impl Queue {
             if let Some(command) = state.commands.pop_front() {
                 return Next::Command(command);
             }
+            // Before the batches, or steady saving would put off what is due for ever.
+            let is_due = Instant::now() >= tick;
+            if is_due && !state.stopping {
+                return Next::Tick;
+            }
             let (batch, dropped) = state.take_batch(batch_bytes);
             if dropped > 0 {
                 self.wake_waiting();
@@ -239,11 +247,11 @@ impl Queue {
             if state.stopping && state.tickets.is_empty() {
                 return Next::Stop;
             }
-            let now = Instant::now();
-            if now >= tick {
+            if is_due {
                 return Next::Tick;
             }
-            state = self.for_writer.wait_timeout(state, tick - now).unwrap_or_else(PoisonError::into_inner).0;
+            let wait = tick.saturating_duration_since(Instant::now());
+            state = self.for_writer.wait_timeout(state, wait).unwrap_or_else(PoisonError::into_inner).0;
         }
     }
 
@@ -264,34 +272,44 @@ impl Queue {
     pub(crate) fn wait_finished(&self) -> bool {
         let mut state = self.state();
         let last = state.first + state.tickets.len() as u64;
-        state.flushing += 1;
         self.for_writer.notify_one();
         while state.first < last && !state.writer_gone {
             state = self.for_flush.wait(state).unwrap_or_else(PoisonError::into_inner);
         }
-        state.flushing -= 1;
         state.first >= last
     }
 
-    /// Waits until something that was in use is not any more, at most so long; false where waiting is of no use because
-    /// somebody waits for the queue to become empty.
-    pub(crate) fn wait_for_release(&self, at_most: Duration) -> bool {
+    /// A match holds something.
+    pub(crate) fn held(&self) {
+        self.state().holders += 1;
+    }
+
+    /// How often something was released, for [`Queue::wait_for_release`].
+    pub(crate) fn releases(&self) -> u64 {
+        self.state().releases
+    }
+
+    /// Waits until something has been released since `seen`, at most so long; false where waiting is of no use, because
+    /// nobody holds anything or the queue is to end.
+    pub(crate) fn wait_for_release(&self, seen: u64, at_most: Duration) -> bool {
         let mut state = self.state();
-        let seen = state.releases;
         let end = Instant::now() + at_most;
-        while state.releases == seen && state.flushing == 0 && !state.stopping {
+        while state.releases == seen && state.holders > 0 && !state.stopping {
             let now = Instant::now();
             if now >= end {
                 return true;
             }
             state = self.for_writer.wait_timeout(state, end - now).unwrap_or_else(PoisonError::into_inner).0;
         }
-        state.flushing == 0 && !state.stopping
+        state.releases != seen && !state.stopping
     }
 
     /// Something that was in use is not any more.
     pub(crate) fn released(&self) {
-        self.state().releases += 1;
+        let mut state = self.state();
+        state.releases += 1;
+        state.holders -= 1;
+        drop(state);
         self.for_writer.notify_one();
     }
 

@@ -3,7 +3,7 @@
 //! A piece of work is a range of parts of one block, about a MiB that lies together on disk; `read_block` does it.
 #![expect(unsafe_code, reason = "writes through the caller's pointers")]
 
-use std::io;
+use std::collections::BTreeMap;
 use std::ops::Range;
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
@@ -18,6 +18,10 @@ use super::stats::add;
 use super::transfer::{Restored, Target};
 use super::types::{Layout, Location, PartLayout};
 use super::write::pieces_of;
+
+/// How often a record that is moved while it is read is looked for again. Compaction writes all of it each time, which takes
+/// far longer than a read.
+pub(crate) const MOST_MOVES: usize = 8;
 
 /// Where a record's bytes are now.
 #[derive(Clone, Debug)]
@@ -42,34 +46,12 @@ pub(crate) enum ReadError {
 }
 
 impl ReadError {
-    /// Whether the record itself is bad, rather than the moment.
-    pub(crate) fn is_lasting(&self) -> bool {
-        match self {
-            Self::Checksum(_) | Self::Header | Self::Disk(DiskError::Corrupt { .. }) => true,
-            Self::Disk(DiskError::Io { source, .. }) => !is_passing(source),
-            Self::Disk(_) | Self::Gone => false,
-        }
-    }
-
     pub(crate) fn into_disk(self) -> DiskError {
         match self {
             Self::Disk(error) => error,
             other => DiskError::Corrupt { what: other.to_string() },
         }
     }
-}
-
-/// Errors of the system's state, not of the bytes.
-fn is_passing(error: &io::Error) -> bool {
-    use io::ErrorKind::{
-        Interrupted, OutOfMemory, PermissionDenied, QuotaExceeded, ResourceBusy, TimedOut, WouldBlock,
-    };
-    const TOO_MANY_FILES_IN_SYSTEM: i32 = 23;
-    const TOO_MANY_FILES: i32 = 24;
-    matches!(
-        error.kind(),
-        Interrupted | OutOfMemory | PermissionDenied | QuotaExceeded | ResourceBusy | TimedOut | WouldBlock
-    ) || matches!(error.raw_os_error(), Some(TOO_MANY_FILES | TOO_MANY_FILES_IN_SYSTEM))
 }
 
 pub(crate) struct Piece {
@@ -135,31 +117,29 @@ pub(crate) unsafe fn restore(
     // SAFETY: this function's contract.
     unsafe { restore.run(engine) };
     // Compaction may have moved a record between the look at its place and the read: then it is read again from where it is.
-    let failed = std::mem::take(restore.failed.get_mut().unwrap_or_else(PoisonError::into_inner));
-    if !failed.is_empty() {
+    let mut bad: BTreeMap<usize, ReadError> = BTreeMap::new();
+    for moves in 0.. {
+        let failed = std::mem::take(restore.failed.get_mut().unwrap_or_else(PoisonError::into_inner));
+        if failed.is_empty() {
+            break;
+        }
         let now = origins(engine, found);
-        let moved = |step: usize| place(&now[step]).is_some_and(|at| place(&restore.origins[step]) != Some(at));
-        let again: Vec<usize> = failed.iter().map(|(step, _)| *step).filter(|step| moved(*step)).collect();
-        for (step, error) in failed.into_iter().filter(|(step, _)| !again.contains(step)) {
-            restore.fail(step, error);
+        let moved = |step: usize| {
+            moves < MOST_MOVES && place(&now[step]).is_some_and(|at| place(&restore.origins[step]) != Some(at))
+        };
+        let (again, failed): (Vec<_>, Vec<_>) = failed.into_iter().partition(|(step, _)| moved(*step));
+        bad.extend(failed);
+        for (step, _) in &again {
+            restore.origins[*step] = now[*step].clone();
         }
-        if !again.is_empty() {
-            restore.origins = now;
-            restore.divide(&parts, |step| again.contains(&step));
-            // SAFETY: as above.
-            unsafe { restore.run(engine) };
-            let failed = std::mem::take(restore.failed.get_mut().unwrap_or_else(PoisonError::into_inner));
-            for (step, error) in failed {
-                restore.fail(step, error);
-            }
-        }
-        let bad = std::mem::take(restore.failed.get_mut().unwrap_or_else(PoisonError::into_inner));
-        for (step, error) in bad {
-            if let (Some(disk), Origin::Cold(at)) = (restore.disk, &restore.origins[step])
-                && error.is_lasting()
-            {
-                engine.quarantine(disk, restore.steps[step].step.record, at, &error.to_string());
-            }
+        restore.divide(&parts, |step| again.iter().any(|(moved, _)| *moved == step));
+        // SAFETY: as above.
+        unsafe { restore.run(engine) };
+    }
+    for (step, error) in bad {
+        restore.good.fetch_min(restore.steps[step].step.start as usize, Ordering::Relaxed);
+        if let (Some(disk), Origin::Cold(at)) = (restore.disk, &restore.origins[step]) {
+            engine.judge(disk, restore.steps[step].step.record, at, &error);
         }
     }
     Ok(restore.finish(engine))
@@ -242,12 +222,6 @@ impl Restore<'_> {
                 self.failed.lock().unwrap_or_else(PoisonError::into_inner).push((piece.step, error));
             }
         });
-    }
-
-    /// Counts a step as unusable from its start on.
-    fn fail(&self, step: usize, error: ReadError) {
-        self.good.fetch_min(self.steps[step].step.start as usize, Ordering::Relaxed);
-        self.failed.lock().unwrap_or_else(PoisonError::into_inner).push((step, error));
     }
 
     fn finish(self, engine: &Engine) -> Restored {

@@ -10,7 +10,7 @@ use super::engine::Engine;
 use super::error::StoreError;
 use super::matched::{FoundSnapshot, Match};
 use super::memory::scatter;
-use super::read::{Origin, ReadError};
+use super::read::{MOST_MOVES, Origin, ReadError};
 use super::stats::add;
 use super::transfer::SnapshotTarget;
 use super::types::Location;
@@ -42,12 +42,10 @@ pub(crate) unsafe fn restore(
             (Ok(()), _, _) => return Ok(true),
             (Err(error), Origin::Cold(at), Some(disk)) => {
                 let moved = !matches!(self::origin(engine, found, snapshot), Origin::Cold(now) if now == *at);
-                if moved && attempt == 0 {
+                if moved && attempt < MOST_MOVES {
                     continue; // by compaction, between the look at its place and the read
                 }
-                if error.is_lasting() {
-                    engine.quarantine(disk, snapshot.record, at, &error.to_string());
-                }
+                engine.judge(disk, snapshot.record, at, &error);
                 return Ok(false);
             }
             (Err(_), ..) => return Ok(false),

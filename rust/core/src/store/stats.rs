@@ -195,6 +195,8 @@ counters! {
     records_expired,
     /// Records found bad and taken out.
     quarantined,
+    /// Reads of records that the system failed; a record is taken out if it fails again.
+    read_errors,
     /// Bytes of live records that compaction wrote anew.
     bytes_compacted,
 }

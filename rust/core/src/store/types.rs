@@ -38,10 +38,10 @@ pub struct Layout {
 }
 
 impl Layout {
-    /// Payload bytes of one token.
+    /// Payload bytes of one token; `u64::MAX` where they are more.
     #[must_use]
     pub fn token_bytes(&self) -> u64 {
-        self.parts.iter().map(PartLayout::token_bytes).sum()
+        self.parts.iter().map(PartLayout::token_bytes).fold(0, u64::saturating_add)
     }
 }
 

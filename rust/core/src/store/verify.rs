@@ -1,4 +1,4 @@
-//! Whole records read and checked, for verification and compaction; and what becomes of bad ones.
+//! Whole records read and checked, for verification and compaction.
 #![expect(unsafe_code, reason = "reads into raw buffers")]
 
 use std::io::{self, IoSliceMut};
@@ -9,7 +9,6 @@ use super::engine::Engine;
 use super::error::StoreError;
 use super::memory::Buffer;
 use super::read::ReadError;
-use super::stats::add;
 use super::transfer::{BadRecord, VerifyReport};
 use super::types::{Location, RecordId};
 
@@ -28,22 +27,22 @@ pub(crate) fn verify(engine: &Engine, stop: &AtomicBool) -> Result<VerifyReport,
             let disk = disk.as_ref().ok_or(StoreError::Closed)?;
             report.records += 1;
             report.bytes += at.payload_bytes;
-            let Err(error) = read_record(engine, disk, id, &at) else { continue };
-            // It may have been moved or evicted while it was read.
-            if !error.is_lasting() || !is_at(engine, id, &at) {
-                continue;
+            // Once more what the system fails to read: a second failure tells a bad record.
+            for _ in 0..2 {
+                let Err(error) = read_record(engine, disk, id, &at) else { break };
+                if engine.judge(disk, id, &at, &error) {
+                    report.bad.push(BadRecord {
+                        id: id.0,
+                        segment: at.segment.0,
+                        offset: at.offset,
+                        why: error.to_string(),
+                    });
+                    break;
+                }
             }
-            let why = error.to_string();
-            engine.quarantine(disk, id, &at, &why);
-            report.bad.push(BadRecord { id: id.0, segment: at.segment.0, offset: at.offset, why });
         }
     }
     Ok(report)
-}
-
-fn is_at(engine: &Engine, id: RecordId, at: &Location) -> bool {
-    let catalog = engine.catalog();
-    catalog.index.records_in(at.segment).iter().any(|(record, now)| *record == id && now == at)
 }
 
 /// Reads a record whole, verified, into a buffer.
@@ -82,20 +81,4 @@ pub(crate) fn read_record(
         offset += entry.stored_bytes as usize;
     }
     Ok((header, buffer))
-}
-
-impl Engine {
-    /// A record is bad: takes it and what continues it out of use, for good.
-    pub(crate) fn quarantine(&self, disk: &Disk, id: RecordId, at: &Location, why: &str) {
-        let removed = self.remove(disk, id);
-        if removed.records.is_empty() {
-            return; // somebody else was faster
-        }
-        disk.quarantine(id, at, why);
-        add(&self.counters.quarantined, 1);
-        tracing::warn!(
-            folder = %self.config.folder.display(), segment = at.segment.0, offset = at.offset,
-            "a record of the KV cache is bad and was taken out of use: {why}"
-        );
-    }
 }

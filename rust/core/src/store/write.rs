@@ -8,7 +8,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Instant;
 
-use super::disk::{Fact, NamespaceRow};
+use super::disk::{Fact, NamespaceRow, namespace_fits};
 use super::engine::{Engine, now_ms};
 use super::error::Refusal;
 use super::index::{Continues, Place, SavePlan};
@@ -21,6 +21,9 @@ use super::types::{Layout, PartEntry};
 
 /// Payload bytes of one piece of copying: enough to be worth handing to another thread, little enough to share out well.
 const PIECE_BYTES: u64 = 1 << 20;
+
+/// Positions are 32 bits, and a plan ends at half of them.
+const MOST_TOKENS: usize = u32::MAX as usize / 2;
 
 /// What is to be saved.
 pub(crate) struct Request<'r> {
@@ -70,12 +73,12 @@ type Refused = (Refusal, Box<dyn Send>);
 /// Plans and reserves. Gives the job if the caller is to copy it.
 fn accept(engine: &Engine, request: Request<'_>) -> Result<(Saved, Option<Job>), Refused> {
     let Request { namespace, layout, tokens, sources, snapshot, keep } = request;
-    if let Err(refusal) = check(engine, layout, tokens, sources) {
+    if let Err(refusal) = check(engine, namespace, layout, tokens, sources) {
         return Err((refusal, keep));
     }
     let mut refused = None;
     let mut snapshot = snapshot.filter(|snapshot| {
-        let fits = snapshot::fits(snapshot) && footprint(snapshot::bytes(snapshot)) <= largest_record(engine);
+        let fits = snapshot::fits(snapshot) && is_record(engine, snapshot::bytes(snapshot));
         if !fits {
             refused = Some(Refusal::TooLarge);
         }
@@ -161,7 +164,11 @@ fn reserve<'q>(
     for run in &plan.runs {
         let own = &tokens[run.start..run.start + run.tokens];
         // The plan was made under the lock that is still held, so it cannot be stale.
-        let Ok((node, id)) = index.insert_block(&namespace.key, attach, own, Place::Pending, now) else { break };
+        let Ok((node, id)) = index.insert_block(&namespace.key, attach, own, Place::Pending, now) else {
+            // A snapshot is of all the tokens: it must not hang on fewer.
+            attach = None;
+            break;
+        };
         let bytes = layout.token_bytes() * run.tokens as u64;
         let footprint = footprint(bytes);
         let ticket = accepting.ticket(id, footprint);
@@ -180,7 +187,13 @@ fn reserve<'q>(
     (accepting, records)
 }
 
-fn check(engine: &Engine, layout: &Layout, tokens: &[u32], sources: &[Source]) -> Result<(), Refusal> {
+fn check(
+    engine: &Engine,
+    namespace: &Namespace,
+    layout: &Layout,
+    tokens: &[u32],
+    sources: &[Source],
+) -> Result<(), Refusal> {
     if !engine.is_usable() {
         return Err(Refusal::Closed);
     }
@@ -192,15 +205,19 @@ fn check(engine: &Engine, layout: &Layout, tokens: &[u32], sources: &[Source]) -
         return Err(Refusal::SourceMismatch);
     }
     let block_tokens = super::types::BLOCK_TOKENS as u64;
-    let too_large = layout.parts.iter().any(|part| part.token_bytes() * block_tokens > u64::from(u32::MAX))
-        || u32::try_from(tokens.len()).is_err()
-        || footprint(layout.token_bytes() * block_tokens) > largest_record(engine);
+    let block_bytes = |token_bytes: u64| token_bytes.saturating_mul(block_tokens);
+    let too_large = layout.parts.iter().any(|part| block_bytes(part.token_bytes()) > u64::from(u32::MAX))
+        || tokens.len() > MOST_TOKENS
+        || !is_record(engine, block_bytes(layout.token_bytes()))
+        || !namespace_fits(layout, &namespace.label);
     if too_large { Err(Refusal::TooLarge) } else { Ok(()) }
 }
 
-/// A record must fit in the queue, and be little enough of the quota that others fit beside it.
-fn largest_record(engine: &Engine) -> u64 {
-    engine.config.queue_bytes.min(engine.config.quota_bytes / 2)
+/// Whether so many payload bytes can be one record: it must fit in the queue, and be little enough of the quota that others
+/// fit beside it.
+fn is_record(engine: &Engine, bytes: u64) -> bool {
+    let most = engine.config.queue_bytes.min(engine.config.quota_bytes / 2);
+    bytes <= most && footprint(bytes) <= most
 }
 
 /// RAM of so many payload bytes. A record without payload takes some too.
@@ -228,9 +245,11 @@ pub(crate) unsafe fn copy_all(
     from: &Sources,
     on_all_lanes: bool,
 ) -> bool {
+    let unfilled = Unfilled { engine, generation, records };
     let buffers: Option<Vec<Buffer>> =
         records.iter().map(|record| engine.pool.take(usize::try_from(record.bytes).ok()?)).collect();
     let Some(buffers) = buffers else {
+        std::mem::forget(unfilled);
         abandon(engine, generation, records, "the system has no memory for the copy");
         return false;
     };
@@ -274,12 +293,14 @@ pub(crate) unsafe fn copy_all(
             Arc::new(Resident { buffer, parts, footprint: record.footprint })
         })
         .collect();
+    std::mem::forget(unfilled);
     let mut catalog = engine.catalog();
+    let is_stale = catalog.generation != generation;
     let kept: Vec<bool> = records
         .iter()
         .zip(&residents)
         .map(|(record, resident)| {
-            let kept = catalog.generation == generation && catalog.index.filled(record.id);
+            let kept = !is_stale && catalog.index.filled(record.id);
             if kept {
                 catalog.hot.insert(record.id, Arc::clone(resident));
             }
@@ -287,10 +308,28 @@ pub(crate) unsafe fn copy_all(
         })
         .collect();
     drop(catalog);
+    if is_stale {
+        // Before the tickets are filled: a flush that sees these must see the loss.
+        let bytes = records.iter().map(|record| record.bytes).sum();
+        engine.lose(records.len() as u64, bytes, "the cache folder was made anew before it was written");
+    }
     for ((record, resident), kept) in records.iter().zip(residents).zip(kept) {
         engine.queue.fill(record.ticket, kept.then_some(resident));
     }
     true
+}
+
+/// Records that are being copied: abandoned if the copy panics, or whoever waits for them would wait for ever.
+struct Unfilled<'c> {
+    engine: &'c Engine,
+    generation: u64,
+    records: &'c [Planned],
+}
+
+impl Drop for Unfilled<'_> {
+    fn drop(&mut self) {
+        abandon(self.engine, self.generation, self.records, "the copy panicked");
+    }
 }
 
 /// Records that were reserved will not be there.

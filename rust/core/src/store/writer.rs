@@ -7,9 +7,9 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use super::disk::{Disk, DiskError, Fact, NewRecord};
-use super::engine::{Engine, RoomError, Trouble, note_removed, now_ms};
+use super::engine::{Engine, RoomError, Trouble, now_ms};
 use super::error::Refusal;
-use super::maintenance::{self, active};
+use super::maintenance::{self, Rounds, active};
 use super::queue::{Command, Next, Ready};
 use super::stats::add;
 use super::types::{RecordId, RecordInfo};
@@ -28,7 +28,7 @@ const TROUBLE_RETURNS: Duration = Duration::from_secs(30);
 /// The thread's work, until the queue is stopped and empty.
 pub(crate) fn run(engine: &Arc<Engine>) {
     let gone = Gone(engine);
-    let mut touches_noted = None;
+    let mut rounds = Rounds::default();
     let batch_bytes = BATCH_BYTES.min(engine.config.quota_bytes / 8).max(1);
     let mut tick = Instant::now() + TICK;
     loop {
@@ -39,26 +39,34 @@ pub(crate) fn run(engine: &Arc<Engine>) {
                 write(engine, &batch);
                 drop(batch);
                 engine.queue.finished(records);
+                engine.with_disk(|disk| maintenance::fold_after_commit(engine, disk, &mut rounds));
             }
             Next::Command(Command::Compact(answer)) => {
                 let done = engine.with_disk(|disk| maintenance::compact(engine, disk, usize::MAX));
                 let _ = answer.send(done.unwrap_or_default());
             }
-            Next::Command(Command::Sweep(answer)) => {
-                let freed = engine.with_disk(|disk| maintenance::drop_empty_segments(engine, disk, &[]));
-                let _ = answer.send(freed.unwrap_or_default());
+            Next::Command(Command::Sweep { renew_index, answer }) => {
+                let renewed = engine.with_disk(|disk| {
+                    maintenance::drop_empty_segments(engine, disk, &[]);
+                    renew_index && maintenance::write_index(engine, disk)
+                });
+                let _ = answer.send(renewed.unwrap_or_default());
+            }
+            Next::Command(Command::Settle(answer)) => {
+                engine.with_disk(|disk| maintenance::settle(engine, disk));
+                let _ = answer.send(());
             }
             Next::Tick => {
                 engine.probe();
                 if Instant::now() >= tick {
-                    engine.with_disk(|disk| maintenance::tick(engine, disk, &mut touches_noted));
+                    engine.with_disk(|disk| maintenance::tick(engine, disk, &mut rounds));
                     tick = Instant::now() + TICK;
                 }
             }
             Next::Stop => break,
         }
     }
-    engine.with_disk(|disk| maintenance::finish(engine, disk));
+    engine.with_disk(|disk| maintenance::finish(engine, disk, &mut rounds));
     drop(gone);
 }
 
@@ -93,17 +101,28 @@ fn write(engine: &Engine, batch: &[Ready]) {
     let patience = Instant::now() + ROOM_PATIENCE;
     let bytes = batch.iter().map(|ready| ready.resident.buffer.len() as u64).sum();
     let mut retried = false;
+    let mut sealed = false;
     loop {
+        let releases = engine.queue.releases();
         match try_write(engine, disk, batch) {
-            Ok(()) => return,
+            Ok(()) => {
+                lose_stale(engine, batch);
+                return;
+            }
             Err(RoomError::Refused(refusal)) => {
                 if squeeze(engine, disk) {
+                    continue;
+                }
+                // The segment under way may be all that can be evicted.
+                if !sealed && let Some(segment) = disk.active_segment() {
+                    sealed = true;
+                    disk.seal(segment);
                     continue;
                 }
                 let refusal = Refusal::from(refusal);
                 let left = patience.saturating_duration_since(Instant::now());
                 // What is in use now may not be in a moment. Free space that others took does not come back so.
-                if refusal == Refusal::NoRoom && !left.is_zero() && engine.queue.wait_for_release(left) {
+                if refusal == Refusal::NoRoom && !left.is_zero() && engine.queue.wait_for_release(releases, left) {
                     continue;
                 }
                 engine.suspend(refusal, &refusal.to_string(), false, bytes);
@@ -176,9 +195,7 @@ fn try_write(engine: &Engine, disk: &Disk, batch: &[Ready]) -> Result<(), RoomEr
     }
     drop(catalog);
     drop(gone);
-    if !unwanted.is_empty() {
-        disk.note(&[Fact::Removed(unwanted)], false)?;
-    }
+    engine.note_removed(disk, unwanted);
     add(&engine.counters.commits, 1);
     add(&engine.counters.records_committed, outgoing.len() as u64);
     for record in &outgoing {
@@ -204,7 +221,7 @@ fn squeeze(engine: &Engine, disk: &Disk) -> bool {
     let Some((segment, removed, gone)) = candidate else { return false };
     drop(gone);
     add(&engine.counters.records_evicted, removed.records.len() as u64);
-    note_removed(disk, &removed);
+    engine.note_removed(disk, removed.records);
     maintenance::move_segment(engine, disk, segment).is_ok_and(|moved| moved.segments > 0)
 }
 
@@ -213,13 +230,21 @@ fn is_folder_gone(error: &DiskError) -> bool {
     matches!(error, DiskError::Io { source, .. } if source.kind() == std::io::ErrorKind::NotFound)
 }
 
+/// Counts what was accepted before the index was replaced, and is not in the folder that there is now.
+fn lose_stale(engine: &Engine, batch: &[Ready]) {
+    let generation = engine.catalog().generation;
+    let stale = || batch.iter().filter(|ready| ready.generation != generation);
+    let bytes = stale().map(|ready| ready.resident.buffer.len() as u64).sum();
+    engine.lose(stale().count() as u64, bytes, "the cache folder was made anew before it was written");
+}
+
 fn give_up(engine: &Engine, batch: &[Ready], why: &str) {
+    lose_stale(engine, batch);
     let mut catalog = engine.catalog();
     let mut records = 0;
     let mut gone = Vec::new();
     for ready in batch {
         if ready.generation != catalog.generation {
-            records += 1;
             continue;
         }
         // What left the index before (it was purged, or continued something bad) is not lost now; what continues a lost

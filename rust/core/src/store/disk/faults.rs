@@ -7,7 +7,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::io::{self, IoSlice, IoSliceMut};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-use super::io::{Access, Entry, Io, IoFile};
+use super::io::{Access, Entry, FileId, Io, IoFile};
 
 /// What an operation suffers.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -39,7 +39,7 @@ pub enum Operation {
     Write,
     /// [`IoFile::sync`] and [`Io::sync_folder`].
     Sync,
-    /// Opening, listing, making, renaming, removing, truncating.
+    /// Opening, looking up, listing, making, renaming, removing, truncating.
     Names,
     /// All of these.
     Any,
@@ -388,9 +388,10 @@ impl Io for FaultyIo {
 
     fn open(&self, path: &str, access: Access) -> io::Result<Arc<dyn IoFile>> {
         let mut state = self.state();
-        state.struck(Operation::Names, path, access == Access::Create)?;
+        state.struck(Operation::Names, path, matches!(access, Access::Create | Access::CreateNew))?;
         let inode = match (state.names.get(path).copied(), access) {
             (Some(inode), Access::Read | Access::Write) => inode,
+            (Some(_), Access::CreateNew) => return Err(io::ErrorKind::AlreadyExists.into()),
             (Some(inode), Access::Create) => {
                 if let Some(inode) = state.inodes.get_mut(&inode) {
                     inode.contents.clear();
@@ -399,7 +400,7 @@ impl Io for FaultyIo {
                 inode
             }
             (None, Access::Read | Access::Write) => return Err(io::ErrorKind::NotFound.into()),
-            (None, Access::Create) => {
+            (None, Access::Create | Access::CreateNew) => {
                 if !state.folders.contains(folder_of(path)) && !folder_of(path).is_empty() {
                     return Err(io::ErrorKind::NotFound.into());
                 }
@@ -412,6 +413,13 @@ impl Io for FaultyIo {
         };
         drop(state);
         Ok(self.file(path, inode, false))
+    }
+
+    fn file_id(&self, path: &str) -> io::Result<FileId> {
+        let mut state = self.state();
+        state.struck(Operation::Names, path, false)?;
+        let inode = state.names.get(path).copied().ok_or(io::ErrorKind::NotFound)?;
+        Ok(FileId { device: 0, inode })
     }
 
     fn rename(&self, from: &str, to: &str) -> io::Result<()> {
@@ -563,9 +571,7 @@ impl IoFile for FaultyFile {
         Ok(())
     }
 
-    fn has_name(&self) -> io::Result<bool> {
-        let mut state = self.io.state();
-        state.struck(Operation::Read, &self.path, false)?;
-        Ok(state.names.values().any(|inode| *inode == self.inode))
+    fn id(&self) -> io::Result<FileId> {
+        Ok(FileId { device: 0, inode: self.inode })
     }
 }

@@ -30,7 +30,8 @@ pub(super) fn segment_path(segment: SegmentId) -> String {
 /// The segment that a file of the segments' folder is; `None` if none.
 pub(super) fn segment_of(name: &str) -> Option<SegmentId> {
     let number = name.strip_suffix(".kv")?;
-    let id = number.parse().ok().map(SegmentId)?;
+    // The highest number is never given out, so that there is always a next one.
+    let id = number.parse().ok().filter(|id| *id != u32::MAX).map(SegmentId)?;
     (segment_path(id).strip_prefix("segments/") == Some(name)).then_some(id)
 }
 

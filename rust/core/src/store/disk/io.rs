@@ -18,6 +18,17 @@ pub enum Access {
     Write,
     /// For reading and writing, made or emptied first.
     Create,
+    /// For reading and writing, made; there must be none of the name.
+    CreateNew,
+}
+
+/// What tells a file from every other one that exists now, whatever its name.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct FileId {
+    /// The file system.
+    pub device: u64,
+    /// The file's number in it. Given again once the file has neither a name nor a handle.
+    pub inode: u64,
 }
 
 /// One entry of a folder.
@@ -50,6 +61,12 @@ pub trait Io: Send + Sync + Debug + 'static {
     /// # Errors
     /// What the system says.
     fn open(&self, path: &str, access: Access) -> io::Result<Arc<dyn IoFile>>;
+
+    /// Which file a path leads to now.
+    ///
+    /// # Errors
+    /// What the system says.
+    fn file_id(&self, path: &str) -> io::Result<FileId>;
 
     /// Renames a file, replacing what is there.
     ///
@@ -115,19 +132,27 @@ pub trait IoFile: Send + Sync + Debug {
     /// What the system says.
     fn sync(&self) -> io::Result<()>;
 
-    /// Whether the file still has a name: what is written to one without is lost.
+    /// Which file it is.
     ///
     /// # Errors
     /// What the system says.
-    fn has_name(&self) -> io::Result<bool> {
-        Ok(true)
-    }
+    fn id(&self) -> io::Result<FileId>;
 
     /// Starts writing a range back; a hint.
     fn start_writeback(&self, _offset: u64, _bytes: u64) {}
 
     /// Starts reading a range ahead; a hint.
     fn prefetch(&self, _offset: u64, _bytes: u64) {}
+}
+
+/// Whether a path leads to this file: what is written to one that has lost its name is lost, and what has its name now is
+/// another's.
+pub(super) fn leads_to(io: &dyn Io, path: &str, file: &dyn IoFile) -> io::Result<bool> {
+    match io.file_id(path) {
+        Ok(id) => Ok(id == file.id()?),
+        Err(error) if matches!(error.kind(), io::ErrorKind::NotFound | io::ErrorKind::NotADirectory) => Ok(false),
+        Err(error) => Err(error),
+    }
 }
 
 /// Reads until the slices are full.

@@ -14,11 +14,13 @@
 //! before it were lost.
 
 use super::Fact;
-use super::image::{NamespaceRow, WriteDay};
+use super::image::WriteDay;
 use super::record::{StoreId, is_run, namespace_from, put_namespace};
 use super::wire::{Fields, Malformed, PutFields, count_u32};
 use super::{checksum, checksum_seeded};
-use crate::store::types::{Attach, BLOCK_TOKENS, Location, NamespaceKey, RecordId, RecordInfo, RecordKind, SegmentId};
+use crate::store::types::{
+    Attach, BLOCK_TOKENS, Layout, Location, NamespaceKey, RecordId, RecordInfo, RecordKind, SegmentId,
+};
 
 pub(super) const HEADER: usize = 64;
 pub(super) const VERSION: u32 = 1;
@@ -316,14 +318,22 @@ fn put_ids(out: &mut Vec<u8>, ids: &[RecordId]) {
 
 fn ids_from(fields: &mut Fields<'_>) -> Result<Vec<RecordId>, Malformed> {
     let count = fields.count(8)?;
-    (0..count).map(|_| fields.u64().map(RecordId)).collect()
+    (0..count).map(|_| id_from(fields)).collect()
+}
+
+/// An id; the highest is none, so that every id has one behind it.
+fn id_from(fields: &mut Fields<'_>) -> Result<RecordId, Malformed> {
+    match fields.u64()? {
+        u64::MAX => Err(Malformed("the id is reserved")),
+        id => Ok(RecordId(id)),
+    }
 }
 
 fn event_from(fields: &mut Fields<'_>) -> Result<Event, Malformed> {
     Ok(match fields.u8()? {
         COMMITTED => committed_from(fields)?,
         SEGMENT_DROPPED => Event::SegmentDropped(SegmentId(fields.u32()?)),
-        QUARANTINED => Event::Quarantined { id: RecordId(fields.u64()?), why: fields.text()? },
+        QUARANTINED => Event::Quarantined { id: id_from(fields)?, why: fields.text()? },
         NAMESPACE => Event::Noted(Fact::Namespace(namespace_from(fields)?)),
         NAMESPACE_FORGOTTEN => Event::Noted(Fact::NamespaceForgotten(NamespaceKey(fields.array()?))),
         TOUCHED => {
@@ -339,7 +349,7 @@ fn event_from(fields: &mut Fields<'_>) -> Result<Event, Malformed> {
 }
 
 fn committed_from(fields: &mut Fields<'_>) -> Result<Event, Malformed> {
-    let (id, namespace) = (RecordId(fields.u64()?), NamespaceKey(fields.array()?));
+    let (id, namespace) = (id_from(fields)?, NamespaceKey(fields.array()?));
     let (parent, parent_tokens) = (fields.u64()?, fields.u16()?);
     let attach_chain = fields.array()?;
     let at = Location {
@@ -373,8 +383,9 @@ pub(super) fn cost_bytes(info: &RecordInfo) -> u64 {
     (ENTRY_HEADER + 128 + tail + ALIGN) as u64
 }
 
-/// Whether a namespace fits the formats' limits.
-pub(super) fn check_namespace(row: &NamespaceRow) -> Result<(), Malformed> {
-    let bytes = row.layout.description.len() + row.label.len() + row.layout.parts.len() * 8;
-    if bytes > 16 << 20 { Err(Malformed("a namespace's layout and description are over 16 MiB")) } else { Ok(()) }
+/// Whether a namespace fits the formats' limits: layout, description and label together take at most 16 MiB.
+#[must_use]
+pub fn namespace_fits(layout: &Layout, label: &str) -> bool {
+    const MOST_BYTES: usize = 16 << 20;
+    layout.description.len() + label.len() + layout.parts.len() * 8 <= MOST_BYTES
 }

@@ -4,10 +4,13 @@ use std::io;
 use std::sync::Arc;
 
 use super::folder::{JOURNAL, JOURNAL_NEXT};
-use super::io::{Access, Io, IoFile, read_bytes_at, write_bytes_at};
+use super::io::{Access, Io, IoFile, leads_to, read_bytes_at, write_bytes_at};
 use super::journal::{Entries, HEADER, Head, Replay, replay};
 use super::record::StoreId;
 use super::{Context as _, DiskError, JournalMark, large_memory};
+
+/// Far above the length at which a journal is folded into the index: a longer file is damaged, and must not ask for memory.
+const MOST_BYTES: u64 = 1 << 30;
 
 /// The open journal.
 #[derive(Debug)]
@@ -36,7 +39,8 @@ pub(super) struct Found {
 /// Reads the journal whole; `None` if there is none that can be read.
 pub(super) fn find(io: &dyn Io) -> Option<Found> {
     let file = io.open(JOURNAL, Access::Write).ok()?;
-    let mut bytes = large_memory::zeroed_bytes(usize::try_from(file.bytes().ok()?).ok()?);
+    let length = file.bytes().ok().filter(|bytes| *bytes <= MOST_BYTES)?;
+    let mut bytes = large_memory::zeroed_bytes(usize::try_from(length).ok()?);
     read_bytes_at(&*file, &mut bytes, 0).ok()?;
     let (head, store) = Head::parse(&bytes).ok()?;
     Some(Found { head, store, bytes, file })
@@ -107,7 +111,7 @@ impl JournalFile {
         fill: impl FnOnce(&mut Entries),
     ) -> Result<u64, DiskError> {
         let what = "write the journal";
-        if !self.file.has_name().context(what)? {
+        if !leads_to(io, JOURNAL, &*self.file).context(what)? {
             return Err(io::Error::new(io::ErrorKind::NotFound, "the cache folder was deleted")).context(what);
         }
         if self.broken {

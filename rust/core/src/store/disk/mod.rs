@@ -36,6 +36,7 @@ pub use image::{
     TokenSpan, WriteDay,
 };
 pub use io::Io;
+pub use journal::namespace_fits;
 pub use open_disk::Disk;
 pub use real_io::RealIo;
 

@@ -1,13 +1,13 @@
 //! An open folder.
 
 use std::collections::HashMap;
-use std::io::IoSliceMut;
+use std::io::{self, IoSliceMut};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock};
 
-use super::folder::{self, Found, INDEX, INDEX_NEXT, segment_path};
+use super::folder::{self, Found, INDEX, INDEX_NEXT, LOCK, segment_path};
 use super::image::{IndexDump, NamespaceRow, Recovered};
-use super::io::{Access, Io, IoFile, read_exact_at};
+use super::io::{Access, Io, IoFile, leads_to, read_exact_at};
 use super::journal::{self, Event};
 use super::journal_file::JournalFile;
 use super::record::{self, StoreId, Stored};
@@ -40,7 +40,7 @@ pub struct Disk {
     quarantined: AtomicU64,
     written_bytes: AtomicU64,
     /// Dropped last, so that nothing is written without it.
-    _lock: Arc<dyn IoFile>,
+    lock: Arc<dyn IoFile>,
 }
 
 fn held<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
@@ -94,7 +94,7 @@ impl Disk {
             quarantined: AtomicU64::new(0),
             written_bytes: AtomicU64::new(0),
             io,
-            _lock: lock,
+            lock,
         };
         Ok((disk, recovered))
     }
@@ -116,6 +116,7 @@ impl Disk {
             }
         }
         let mut writer = held(&self.writer);
+        self.check_ours().context("write a segment")?;
         let written = writer.write(&*self.io, &self.store, records, |key| namespaces.get(key));
         let written = written.context("write a segment")?;
         drop(namespaces);
@@ -134,6 +135,24 @@ impl Disk {
         }
         self.written_bytes.fetch_add(written.bytes, Ordering::Relaxed);
         Ok(writer.keep(written))
+    }
+
+    /// Whether the folder that this was opened in is the one at its path: it may have been deleted or moved away, and the one
+    /// there now may be another store's.
+    ///
+    /// # Errors
+    /// I/O.
+    pub fn is_in_place(&self) -> Result<bool, DiskError> {
+        leads_to(&*self.io, LOCK, &*self.lock).context("look for the cache folder")
+    }
+
+    /// To be asked before anything is made, replaced or removed by its name. Gives [`io::ErrorKind::NotFound`] if the names
+    /// are not ours.
+    fn check_ours(&self) -> io::Result<()> {
+        if leads_to(&*self.io, LOCK, &*self.lock)? {
+            return Ok(());
+        }
+        Err(io::Error::new(io::ErrorKind::NotFound, "the cache folder was deleted or replaced"))
     }
 
     /// The segment that grows with the next commit. It may be one that was there when the folder was opened.
@@ -166,21 +185,32 @@ impl Disk {
     /// I/O, or [`DiskError::Invalid`] for a namespace over 16 MiB.
     pub fn note(&self, facts: &[Fact], durable: bool) -> Result<(), DiskError> {
         for fact in facts {
-            if let Fact::Namespace(row) = fact {
-                journal::check_namespace(row).map_err(invalid)?;
+            if let Fact::Namespace(row) = fact
+                && !journal::namespace_fits(&row.layout, &row.label)
+            {
+                return Err(invalid(Malformed("a namespace's layout and description are over 16 MiB")));
             }
         }
         self.append(durable, |entries| facts.iter().for_each(|fact| entries.fact(fact)))?;
         let mut namespaces = self.namespaces.write().unwrap_or_else(PoisonError::into_inner);
+        let mut changed = Vec::new();
         for fact in facts {
             match fact {
                 Fact::Namespace(row) => {
                     namespaces.insert(row.key, row.clone());
+                    changed.push(row.key);
                 }
                 Fact::NamespaceForgotten(key) => {
                     namespaces.remove(key);
                 }
                 _ => {}
+            }
+        }
+        drop(namespaces);
+        if !changed.is_empty() {
+            let mut writer = held(&self.writer);
+            for key in &changed {
+                writer.forget_namespace(key);
             }
         }
         Ok(())
@@ -210,7 +240,7 @@ impl Disk {
         let file = self.open_segment(at)?;
         let offset = at.offset + u64::from(at.header_bytes) + payload_offset;
         read_exact_at(&*file, into, offset).map_err(|source| match source.kind() {
-            std::io::ErrorKind::UnexpectedEof => corrupt(at, "the segment ends within the record"),
+            io::ErrorKind::UnexpectedEof => corrupt(at, "the segment ends within the record"),
             _ => DiskError::Io { what: "read a segment".to_owned(), source },
         })
     }
@@ -235,7 +265,7 @@ impl Disk {
         let end = at.offset.saturating_add(at.record_bytes());
         let header = segment::header_at(file, at.segment, at.offset, end, &self.store);
         let header = header.map_err(|source| match source.kind() {
-            std::io::ErrorKind::UnexpectedEof => corrupt(at, "the segment ends within the header"),
+            io::ErrorKind::UnexpectedEof => corrupt(at, "the segment ends within the header"),
             _ => DiskError::Io { what: "read a segment".to_owned(), source },
         })?;
         let parsed = header.map_err(|Malformed(what)| corrupt(at, what))?;
@@ -259,7 +289,7 @@ impl Disk {
         match segment::payload_holds(&*file, at, &header.parts) {
             Ok(true) => Ok(header),
             Ok(false) => Err(corrupt(at, "a part's checksum does not hold")),
-            Err(error) if error.kind() == std::io::ErrorKind::UnexpectedEof => {
+            Err(error) if error.kind() == io::ErrorKind::UnexpectedEof => {
                 Err(corrupt(at, "the segment ends within the record"))
             }
             Err(error) => Err(error).context("read a segment"),
@@ -275,15 +305,22 @@ impl Disk {
         if self.segments.bytes(segment).is_none() {
             return Err(invalid(Malformed("no such segment")));
         }
+        self.check_ours().context("remove a segment")?;
         held(&self.writer).leave(segment);
         match self.append(true, |entries| entries.event(&Event::SegmentDropped(segment))) {
             Err(error) if !error.is_full() => return Err(error),
             _ => {}
         }
         match self.io.remove(&segment_path(segment)) {
-            Err(error) if error.kind() != std::io::ErrorKind::NotFound => Err(error).context("remove a segment"),
+            Err(error) if error.kind() != io::ErrorKind::NotFound => Err(error).context("remove a segment"),
             _ => Ok(self.segments.dropped(segment)),
         }
+    }
+
+    /// A segment's length in bytes; `None` if there is no such segment.
+    #[must_use]
+    pub fn segment_bytes(&self, segment: SegmentId) -> Option<u64> {
+        self.segments.bytes(segment)
     }
 
     /// A mark for [`Disk::write_index`]. Take it *before* the dump, at a moment when everything that `commit`, `note`,
@@ -300,11 +337,12 @@ impl Disk {
     /// I/O, or [`DiskError::Invalid`] for a dump whose rows do not fit together, or a mark older than the last index.
     pub fn write_index(&self, dump: &IndexDump, mark: JournalMark) -> Result<(), DiskError> {
         let _writing = held(&self.index);
+        self.check_ours().context("write the index")?;
         let generation = mark.generation + 1;
         let next_segment = u32::try_from(self.next_segment.load(Ordering::Relaxed)).unwrap_or(u32::MAX);
         self.next_bytes.store(physical(index_file::file_bytes(dump)), Ordering::Relaxed);
         let result = self.replace_index(dump, mark, generation, next_segment);
-        if result.is_err() {
+        if result.is_err() && self.check_ours().is_ok() {
             let _ = self.io.remove(INDEX_NEXT);
         }
         self.next_bytes.store(0, Ordering::Relaxed);
@@ -327,6 +365,7 @@ impl Disk {
         let tail = physical(journal.bytes().saturating_sub(mark.offset)) + physical(1);
         self.next_bytes.fetch_add(tail, Ordering::Relaxed);
         let restarted = journal.restart(&*self.io, &self.store, mark, || {
+            self.check_ours()?;
             self.io.rename(INDEX_NEXT, INDEX)?;
             self.index_bytes.store(bytes, Ordering::Relaxed);
             self.io.sync_folder("")

@@ -2,6 +2,7 @@
 
 use std::fs::{self, File, OpenOptions};
 use std::io::{self, IoSlice, IoSliceMut};
+use std::os::unix::fs::MetadataExt as _;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
@@ -9,7 +10,10 @@ use rustix::fs::FlockOperation;
 
 #[cfg(target_os = "linux")]
 use super::direct::Direct;
-use super::io::{Access, Entry, Io, IoFile};
+use super::io::{Access, Entry, FileId, Io, IoFile};
+
+/// Bytes of one system call: macOS refuses those of 2 GiB and more.
+const MOST_BYTES: usize = 1 << 30;
 
 /// A folder of the file system.
 #[derive(Clone, Debug)]
@@ -42,11 +46,21 @@ impl RealIo {
 
 impl Io for RealIo {
     fn create_folder(&self, path: &str) -> io::Result<()> {
-        if path.is_empty() {
-            fs::create_dir_all(&self.folder)
-        } else {
-            ignore_existing(fs::create_dir(self.folder.join(path)))
+        if !path.is_empty() {
+            return match fs::create_dir(self.folder.join(path)) {
+                Ok(()) => self.sync_folder(""),
+                Err(error) if error.kind() == io::ErrorKind::AlreadyExists => Ok(()),
+                Err(error) => Err(error),
+            };
         }
+        let made: Vec<&Path> = self.folder.ancestors().take_while(|folder| !folder.exists()).collect();
+        fs::create_dir_all(&self.folder)?;
+        for folder in made.iter().filter_map(|folder| folder.parent()) {
+            let parent = if folder.as_os_str().is_empty() { Path::new(".") } else { folder };
+            // A parent that may be written need not be readable; then the name lasts when the system comes to it.
+            let _ = File::open(parent).map(|parent| rustix::fs::fsync(&parent));
+        }
+        Ok(())
     }
 
     fn list(&self, path: &str) -> io::Result<Vec<Entry>> {
@@ -71,10 +85,17 @@ impl Io for RealIo {
             Access::Create => {
                 options.write(true).create(true).truncate(true);
             }
+            Access::CreateNew => {
+                options.write(true).create_new(true);
+            }
         }
         let path = self.folder.join(path);
         let file = options.open(&path)?;
         Ok(Arc::new(RealFile::new(file, self.direct.then(|| (path, access != Access::Read)))))
+    }
+
+    fn file_id(&self, path: &str) -> io::Result<FileId> {
+        Ok(id_of(&fs::metadata(self.folder.join(path))?))
     }
 
     fn rename(&self, from: &str, to: &str) -> io::Result<()> {
@@ -99,19 +120,29 @@ impl Io for RealIo {
         let file =
             OpenOptions::new().read(true).write(true).create(true).truncate(false).open(self.folder.join(path))?;
         match rustix::fs::flock(&file, FlockOperation::NonBlockingLockExclusive) {
-            Ok(()) => Ok(Some(Arc::new(RealFile::new(file, None)))),
+            Ok(()) => Ok(Some(Arc::new(LockFile { file: RealFile::new(file, None), process: std::process::id() }))),
             Err(rustix::io::Errno::WOULDBLOCK) => Ok(None),
             Err(error) => Err(error.into()),
         }
     }
 }
 
-fn ignore_existing(made: io::Result<()>) -> io::Result<()> {
-    made.or_else(|error| if error.kind() == io::ErrorKind::AlreadyExists { Ok(()) } else { Err(error) })
+/// How many leading slices one call can take; 0 where the first alone is too long.
+fn whole_slices(lengths: impl Iterator<Item = usize>) -> usize {
+    lengths
+        .scan(0_usize, |sum, length| {
+            *sum = sum.saturating_add(length);
+            (*sum <= MOST_BYTES).then_some(())
+        })
+        .count()
 }
 
 fn is_missing(error: &io::Error) -> bool {
     error.kind() == io::ErrorKind::NotFound
+}
+
+fn id_of(metadata: &fs::Metadata) -> FileId {
+    FileId { device: metadata.dev(), inode: metadata.ino() }
 }
 
 #[derive(Debug)]
@@ -140,7 +171,10 @@ impl IoFile for RealFile {
         if let Some(read) = self.direct.as_ref().and_then(|direct| direct.read(&self.file, into, offset)) {
             return Ok(read);
         }
-        Ok(rustix::io::preadv(&self.file, into, offset)?)
+        match whole_slices(into.iter().map(|slice| slice.len())) {
+            0 if !into.is_empty() => Ok(rustix::io::pread(&self.file, &mut into[0][..MOST_BYTES], offset)?),
+            count => Ok(rustix::io::preadv(&self.file, &mut into[..count], offset)?),
+        }
     }
 
     fn write_at(&self, from: &[IoSlice<'_>], offset: u64) -> io::Result<usize> {
@@ -148,7 +182,10 @@ impl IoFile for RealFile {
         if let Some(written) = self.direct.as_ref().and_then(|direct| direct.write(&self.file, from, offset)) {
             return Ok(written);
         }
-        Ok(rustix::io::pwritev(&self.file, from, offset)?)
+        match whole_slices(from.iter().map(|slice| slice.len())) {
+            0 if !from.is_empty() => Ok(rustix::io::pwrite(&self.file, &from[0][..MOST_BYTES], offset)?),
+            count => Ok(rustix::io::pwritev(&self.file, &from[..count], offset)?),
+        }
     }
 
     fn bytes(&self) -> io::Result<u64> {
@@ -162,8 +199,12 @@ impl IoFile for RealFile {
     #[cfg(target_vendor = "apple")]
     fn sync(&self) -> io::Result<()> {
         // fsync leaves the data in the drive's cache on macOS; file systems without F_FULLFSYNC have only that.
-        rustix::fs::fcntl_fullfsync(&self.file).or_else(|_| rustix::fs::fsync(&self.file))?;
-        Ok(())
+        use rustix::io::Errno;
+        match rustix::fs::fcntl_fullfsync(&self.file) {
+            // Any other error says that the data may not be there, which a weaker call would hide.
+            Err(Errno::NOTSUP | Errno::OPNOTSUPP | Errno::INVAL | Errno::NOTTY) => Ok(rustix::fs::fsync(&self.file)?),
+            done => Ok(done?),
+        }
     }
 
     #[cfg(not(target_vendor = "apple"))]
@@ -171,8 +212,8 @@ impl IoFile for RealFile {
         Ok(rustix::fs::fdatasync(&self.file)?)
     }
 
-    fn has_name(&self) -> io::Result<bool> {
-        Ok(rustix::fs::fstat(&self.file)?.st_nlink > 0)
+    fn id(&self) -> io::Result<FileId> {
+        Ok(id_of(&self.file.metadata()?))
     }
 
     #[cfg(target_os = "linux")]
@@ -191,5 +232,48 @@ impl IoFile for RealFile {
     fn prefetch(&self, offset: u64, bytes: u64) {
         // A hint; what it says does not matter.
         let _ = rustix::fs::fadvise(&self.file, offset, std::num::NonZeroU64::new(bytes), rustix::fs::Advice::WillNeed);
+    }
+}
+
+/// A file that is locked until dropped.
+#[derive(Debug)]
+struct LockFile {
+    file: RealFile,
+    process: u32,
+}
+
+impl Drop for LockFile {
+    fn drop(&mut self) {
+        // The lock is the open file's, which a fork shares: closing it here alone would leave it locked for as long as the
+        // fork lives. A fork must not take it from its parent.
+        if self.process == std::process::id() {
+            let _ = rustix::fs::flock(&self.file.file, FlockOperation::Unlock);
+        }
+    }
+}
+
+impl IoFile for LockFile {
+    fn read_at(&self, into: &mut [IoSliceMut<'_>], offset: u64) -> io::Result<usize> {
+        self.file.read_at(into, offset)
+    }
+
+    fn write_at(&self, from: &[IoSlice<'_>], offset: u64) -> io::Result<usize> {
+        self.file.write_at(from, offset)
+    }
+
+    fn bytes(&self) -> io::Result<u64> {
+        self.file.bytes()
+    }
+
+    fn truncate(&self, bytes: u64) -> io::Result<()> {
+        self.file.truncate(bytes)
+    }
+
+    fn sync(&self) -> io::Result<()> {
+        self.file.sync()
+    }
+
+    fn id(&self) -> io::Result<FileId> {
+        self.file.id()
     }
 }

@@ -116,7 +116,7 @@ fn indexed(
     let settled = rows.settle(&lengths, false);
     let known = lengths.keys().last().map_or(0, |id| id.0.saturating_add(1));
     let next_segment = known.max(settled.next_segment);
-    let (segments, active, torn_bytes) = tidy(io, &settled, lengths, |_| true)?;
+    let (segments, active, torn_bytes) = tidy(io, &settled, lengths)?;
     let recovered = finish(settled, segments, Opened::Indexed, torn_bytes);
     Ok(Opening { store, recovered, journal, index_bytes, next_segment, active })
 }
@@ -145,11 +145,10 @@ fn rebuild(
             rows.apply(event);
         }
     }
-    let mut unread = Vec::new();
     for segment in lengths.keys() {
-        if walk_segment(io, *segment, &store, &mut rows).is_err() {
-            unread.push(*segment);
-        }
+        // A segment that cannot be read at all is not taken for an empty one, which would be removed: nothing was written
+        // yet, so the next try finds the same folder.
+        walk_segment(io, *segment, &store, &mut rows).context(&format!("read {}", segment_path(*segment)))?;
     }
     let settled = rows.settle(&lengths, true);
     let known = lengths.keys().last().map_or(0, |id| id.0.saturating_add(1));
@@ -160,30 +159,28 @@ fn rebuild(
     let placed = io.rename(INDEX_NEXT, folder::INDEX).and_then(|()| io.sync_folder(""));
     placed.context("put the rebuilt index in place")?;
     let journal = JournalFile::create(io, &store, generation, sequence).context("make the journal")?;
-    let (segments, active, torn_bytes) = tidy(io, &settled, lengths, |segment| !unread.contains(segment))?;
+    let (segments, active, torn_bytes) = tidy(io, &settled, lengths)?;
     let recovered = finish(settled, segments, Opened::Rebuilt { why }, torn_bytes);
     Ok(Opening { store, recovered, journal, index_bytes, next_segment, active })
 }
 
-/// Adopts the records of a segment that neither index nor journal vouches for, if their payload holds.
+/// Adopts the records of a segment that neither index nor journal vouches for, if their payload holds. Parts that cannot be
+/// read are as good as damaged; an error means that nothing can.
 fn walk_segment(io: &dyn Io, segment: SegmentId, store: &StoreId, rows: &mut Replayed) -> io::Result<()> {
     let file = io.open(&segment_path(segment), Access::Read)?;
     segment::walk(&*file, segment, store, |step| {
         let (info, parts, at, last_used_ms) = match step {
             Step::Namespace(row) => {
-                if rows.namespace(&row.key).is_none() {
-                    rows.put_namespace(row);
-                }
-                return Ok(());
+                rows.found_namespace(row);
+                return;
             }
             Step::Record { info, parts, at, last_used_ms } => (info, parts, at, last_used_ms),
         };
         match rows.knows(info.id, &at) {
             Known::Here | Known::Elsewhere | Known::Gone => {}
-            Known::Not if segment::payload_holds(&*file, &at, &parts)? => rows.put(&info, at, last_used_ms),
+            Known::Not if segment::payload_is_good(&*file, &at, &parts) => rows.put(&info, at, last_used_ms),
             Known::Not => rows.found_bad(info.id),
         }
-        Ok(())
     })
 }
 
@@ -194,7 +191,6 @@ fn tidy(
     io: &dyn Io,
     settled: &Settled,
     lengths: BTreeMap<SegmentId, u64>,
-    may_touch: impl Fn(&SegmentId) -> bool,
 ) -> Result<(Vec<SegmentRow>, Option<(SegmentId, u64)>, u64), DiskError> {
     let what = "cut off what was never committed";
     let mut segments = Vec::with_capacity(lengths.len());
@@ -206,7 +202,6 @@ fn tidy(
         let end = settled.ends.get(&segment).copied();
         let mut bytes = bytes;
         match end {
-            _ if !may_touch(&segment) => {}
             None => {
                 io.remove(&segment_path(segment)).context(what)?;
                 removed = true;

@@ -36,6 +36,8 @@ pub(super) struct Replayed {
     /// Found bad at one place; another copy may be good.
     bad: HashSet<RecordId>,
     forgotten: HashSet<NamespaceKey>,
+    /// Known from the segments alone.
+    walked: HashSet<NamespaceKey>,
     dropped_segments: HashSet<SegmentId>,
     changed: bool,
     next_segment: u32,
@@ -117,6 +119,16 @@ impl Replayed {
         }
         self.image.namespaces.push(row);
         self.image.namespaces.len() - 1
+    }
+
+    /// A walk found a namespace: later ones replace what earlier ones said, never what index and journal say.
+    pub(super) fn found_namespace(&mut self, row: NamespaceRow) {
+        if self.namespace(&row.key).is_none() {
+            self.walked.insert(row.key);
+        }
+        if self.walked.contains(&row.key) {
+            self.put_namespace(row);
+        }
     }
 
     pub(super) fn namespace(&self, key: &NamespaceKey) -> Option<usize> {

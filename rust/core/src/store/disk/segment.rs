@@ -26,6 +26,8 @@ const HEADER_READ: usize = 4096;
 const PLACE: usize = 64;
 /// Bytes read at once where there is much.
 const STRIDE: usize = 1 << 20;
+/// Bytes that a disk fails to read together.
+const PAGE: usize = 4096;
 
 /// A segment's first bytes.
 pub(super) fn encode_header(segment: SegmentId, store: &StoreId) -> Vec<u8> {
@@ -59,19 +61,27 @@ pub(super) enum Step {
     Record { info: RecordInfo, parts: Vec<PartEntry>, at: Location, last_used_ms: u64 },
 }
 
-/// Hops from header to header. Behind a damaged one the next that holds is searched for: its checksum knows its place, so
-/// payload bytes cannot pass for a header.
+/// Hops from header to header. Behind one that is damaged or cannot be read the next that holds is searched for: its
+/// checksum knows its place, so payload bytes cannot pass for a header.
+///
+/// # Errors
+/// What the system says of the file's first bytes: where these cannot be read, nothing can.
 pub(super) fn walk(
     file: &dyn IoFile,
     segment: SegmentId,
     store: &StoreId,
-    mut visit: impl FnMut(Step) -> io::Result<()>,
+    mut visit: impl FnMut(Step),
 ) -> io::Result<()> {
-    let end = file.bytes()?;
+    let end = twice(|| file.bytes())?;
     let mut position = HEADER;
+    if end > 0 {
+        let mut first = [0; PLACE];
+        let first = &mut first[..usize::try_from(end).unwrap_or(PLACE).min(PLACE)];
+        twice(|| read_bytes_at(file, first, 0))?;
+    }
     while position < end {
-        let Ok(parsed) = header_at(file, segment, position, end, store)? else {
-            match next_header(file, segment, position + RECORD_ALIGN, end, store)? {
+        let Ok(Ok(parsed)) = twice(|| header_at(file, segment, position, end, store)) else {
+            match next_header(file, segment, position + RECORD_ALIGN, end, store) {
                 Some(next) => position = next,
                 None => return Ok(()),
             }
@@ -86,9 +96,14 @@ pub(super) fn walk(
             Stored::Record { header, last_used_ms } => {
                 Step::Record { info: header.info, parts: header.parts, at, last_used_ms }
             }
-        })?;
+        });
     }
     Ok(())
+}
+
+/// Tries once more what fails: an error may be the moment's.
+fn twice<T>(mut work: impl FnMut() -> io::Result<T>) -> io::Result<T> {
+    work().or_else(|_| work())
 }
 
 /// Reads and checks the header at `offset` of a file of `end` bytes.
@@ -114,21 +129,36 @@ pub(super) fn header_at(
     Ok(record::parse(&bytes, record::seed(store, segment, offset)))
 }
 
-fn next_header(file: &dyn IoFile, segment: SegmentId, from: u64, end: u64, store: &StoreId) -> io::Result<Option<u64>> {
+/// The next place from `from` on with a header that holds. What cannot be read is passed over, a page at a time.
+fn next_header(file: &dyn IoFile, segment: SegmentId, from: u64, end: u64, store: &StoreId) -> Option<u64> {
     let mut stride = vec![0; STRIDE];
     let mut position = from;
+    // How much to read at once: less where something could not be read, so that little is passed over with it.
+    let mut most = STRIDE;
     while position < end {
-        let count = usize::try_from(end - position).unwrap_or(STRIDE).min(STRIDE);
-        read_bytes_at(file, &mut stride[..count], position)?;
+        let count = usize::try_from(end - position).unwrap_or(most).min(most);
+        if twice(|| read_bytes_at(file, &mut stride[..count], position)).is_err() {
+            if most == STRIDE {
+                most = PAGE;
+            } else {
+                position += count as u64;
+            }
+            continue;
+        }
         for (index, place) in stride[..count].chunks(PLACE).enumerate() {
             let offset = position + index as u64 * RECORD_ALIGN;
-            if place.starts_with(&MAGIC) && header_at(file, segment, offset, end, store)?.is_ok() {
-                return Ok(Some(offset));
+            if place.starts_with(&MAGIC) && matches!(header_at(file, segment, offset, end, store), Ok(Ok(_))) {
+                return Some(offset);
             }
         }
         position += count as u64;
     }
-    Ok(None)
+    None
+}
+
+/// Whether a payload can be read and every part's checksum holds.
+pub(super) fn payload_is_good(file: &dyn IoFile, at: &Location, parts: &[PartEntry]) -> bool {
+    twice(|| payload_holds(file, at, parts)).is_ok_and(|holds| holds)
 }
 
 /// Reads a payload whole; whether every part's checksum holds.

@@ -55,7 +55,11 @@ impl SegmentFiles {
         }
         // Outside the lock: opening may wait for the disk. Two threads may both open; one handle stays.
         let file = io.open(&segment_path(segment), Access::Read)?;
-        self.state().keep(segment, file.clone());
+        let mut state = self.state();
+        // It may have been dropped meanwhile: a handle that stays keeps the disk space of an unlinked file.
+        if state.bytes.contains_key(&segment) {
+            state.keep(segment, file.clone());
+        }
         Ok(file)
     }
 
@@ -103,5 +107,26 @@ impl State {
         }
         self.clock += 1;
         self.open.insert(segment, Handle { file, last_used: self.clock });
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::store::disk::faults::FaultyIo;
+
+    #[test]
+    fn a_handle_of_a_dropped_segment_is_not_kept() {
+        let io = FaultyIo::new();
+        let segment = SegmentId(3);
+        io.replace(&segment_path(segment), Some(vec![0; 5000]));
+        let files = SegmentFiles::new([(segment, 5000)].into_iter());
+        files.open(&io, segment).expect("opens");
+        assert!(files.state().open.contains_key(&segment));
+        assert_eq!(files.dropped(segment), 5000);
+        // A read that had looked up its segment before it was dropped.
+        files.open(&io, segment).expect("opens");
+        assert!(files.state().open.is_empty());
+        assert_eq!(files.count_and_bytes(), (0, 0));
     }
 }

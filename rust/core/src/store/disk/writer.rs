@@ -8,7 +8,7 @@ use std::sync::mpsc;
 use super::NewRecord;
 use super::folder::{SEGMENTS, segment_path};
 use super::image::NamespaceRow;
-use super::io::{Access, Io, IoFile, MOST_SLICES, write_all_at};
+use super::io::{Access, Io, IoFile, MOST_SLICES, leads_to, write_all_at};
 use super::record::{self, RECORD_ALIGN, StoreId};
 use super::segment;
 use crate::store::types::{Location, NamespaceKey, SegmentId};
@@ -64,7 +64,7 @@ pub(super) struct Written {
 
 /// What to do if the commit fails.
 enum Undo {
-    Remove(SegmentId),
+    Remove(SegmentId, Arc<dyn IoFile>),
     Truncate(Arc<dyn IoFile>, u64),
 }
 
@@ -83,6 +83,13 @@ impl Writer {
         self.active.as_ref().map(|active| active.segment)
     }
 
+    /// A namespace has changed: the segment under way says it again before its next record of it.
+    pub(super) fn forget_namespace(&mut self, key: &NamespaceKey) {
+        if let Some(active) = &mut self.active {
+            active.namespaces.remove(key);
+        }
+    }
+
     /// No record will be added to this segment any more.
     pub(super) fn leave(&mut self, segment: SegmentId) {
         self.active.take_if(|active| active.segment == segment);
@@ -96,9 +103,16 @@ impl Writer {
         records: &[NewRecord<'_>],
         namespace: impl Fn(&NamespaceKey) -> Option<&'r NamespaceRow>,
     ) -> io::Result<Written> {
-        let (runs, places) = self.plan(store, records, namespace);
+        if let Some(active) = &self.active
+            && !leads_to(io, &segment_path(active.segment), &*active.file)?
+        {
+            // Somebody has deleted it. What was appended to it would be gone with it.
+            self.active = None;
+        }
+        let (runs, places) = self.plan(store, records, namespace)?;
         // Numbers are used up even if this fails: a header's checksum must never fit a later file by chance.
-        self.next_segment = runs.last().map_or(self.next_segment, |run| self.next_segment.max(run.segment.0 + 1));
+        let used = runs.last().map_or(0, |run| run.segment.0.saturating_add(1));
+        self.next_segment = self.next_segment.max(used);
         self.active = None;
         let mut undo = Vec::new();
         match write_runs(io, records, runs, &mut undo) {
@@ -121,7 +135,7 @@ impl Writer {
         store: &StoreId,
         records: &[NewRecord<'_>],
         namespace: impl Fn(&NamespaceKey) -> Option<&'r NamespaceRow>,
-    ) -> (Vec<Run>, Vec<Location>) {
+    ) -> io::Result<(Vec<Run>, Vec<Location>)> {
         let mut runs: Vec<Run> = Vec::new();
         let mut places = Vec::with_capacity(records.len());
         let mut next_segment = self.next_segment;
@@ -140,12 +154,14 @@ impl Writer {
             if let Some(run) = open.take_if(|run| full(run)) {
                 runs.extend(Some(run).filter(|run| !run.pieces.is_empty()));
             }
-            let run = open.get_or_insert_with(|| {
+            if open.is_none() {
                 let segment = SegmentId(next_segment);
-                next_segment += 1;
+                // The last number is never used, so that there is always one behind it.
+                next_segment = next_segment.checked_add(1).ok_or_else(no_numbers)?;
                 let (namespaces, pieces) = (HashSet::new(), Vec::new());
-                Run { segment, file: None, from: 0, end: 0, namespaces, pieces }
-            });
+                open = Some(Run { segment, file: None, from: 0, end: 0, namespaces, pieces });
+            }
+            let Some(run) = &mut open else { continue };
             let mut before = if run.end == 0 { segment::encode_header(run.segment, store) } else { Vec::new() };
             let from = run.end;
             let align = |before: &mut Vec<u8>| {
@@ -167,8 +183,12 @@ impl Writer {
             places.push(at);
         }
         runs.extend(open);
-        (runs, places)
+        Ok((runs, places))
     }
+}
+
+fn no_numbers() -> io::Error {
+    io::Error::other("the segments' numbers are used up; empty the cache folder")
 }
 
 /// Undoes a write whose commit failed later.
@@ -180,7 +200,10 @@ pub(super) fn take_back_written(io: &dyn Io, written: Written) {
 fn take_back(io: &dyn Io, undo: Vec<Undo>) {
     for step in undo {
         let _ = match step {
-            Undo::Remove(segment) => io.remove(&segment_path(segment)),
+            Undo::Remove(segment, file) => {
+                let path = segment_path(segment);
+                leads_to(io, &path, &*file).and_then(|ours| if ours { io.remove(&path) } else { Ok(()) })
+            }
             Undo::Truncate(file, end) => file.truncate(end),
         };
     }
@@ -203,8 +226,10 @@ fn write_runs(
                 undo.push(Undo::Truncate(file.clone(), run.from));
                 file.clone()
             } else {
-                undo.push(Undo::Remove(run.segment));
-                io.open(&segment_path(run.segment), Access::Create)?
+                let file = io.open(&segment_path(run.segment), Access::CreateNew)?;
+                // Only now: a file that was there before is another's.
+                undo.push(Undo::Remove(run.segment, file.clone()));
+                file
             };
             write_run(&file, run, records, behind)?;
             behind.sync(&file)?;

@@ -46,6 +46,7 @@ impl Index {
         if start as usize % BLOCK_TOKENS + tokens.len() > BLOCK_TOKENS
             || self.children.contains_key(&child_key)
             || self.nodes.len() >= MOST_PLACES
+            || self.next_record == u64::MAX
         {
             return Err(Refusal::Stale);
         }
@@ -93,7 +94,8 @@ impl Index {
         let node = self.place_of(at).ok_or(Refusal::Stale)?;
         let namespace = node.namespace;
         let attach_chain = self.chain_after(node, at.tokens);
-        if self.snapshot_exactly_at(at.node.0, at.tokens).is_some() || self.snapshots.len() >= MOST_PLACES {
+        let is_full = self.snapshots.len() >= MOST_PLACES || self.next_record == u64::MAX;
+        if is_full || self.snapshot_exactly_at(at.node.0, at.tokens).is_some() {
             return Err(Refusal::Stale);
         }
         let id = self.new_record();

@@ -97,7 +97,7 @@ impl Index {
             return false;
         };
         self.tokens.adopt(row.tokens, place);
-        self.next_record = self.next_record.max(row.id.0 + 1);
+        self.next_record = self.next_record.max(row.id.0.saturating_add(1));
         let node = Node {
             record: self.loaded_record(row.id, &row.at, row.last_used_ms.min(now_ms), row.reused, last),
             attach_chain: row.attach_chain,
@@ -130,7 +130,7 @@ impl Index {
         if !fits {
             return false;
         }
-        self.next_record = self.next_record.max(row.id.0 + 1);
+        self.next_record = self.next_record.max(row.id.0.saturating_add(1));
         let snapshot = Snapshot {
             record: self.loaded_record(row.id, &row.at, row.last_used_ms.min(now_ms), row.reused, last),
             attach_chain: row.attach_chain,

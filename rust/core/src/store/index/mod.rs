@@ -128,6 +128,12 @@ impl Index {
         self.snapshots.get(snapshot.0 as usize).and_then(|snapshot| self.location_of(&snapshot.record))
     }
 
+    /// Where a record of the tree is on disk; `None`: in memory only, or not in the tree.
+    #[must_use]
+    pub fn record_location(&self, record: RecordId) -> Option<Location> {
+        self.location_of(self.record(*self.entries.get(&record)?))
+    }
+
     /// The caller's description of a snapshot.
     #[must_use]
     pub fn snapshot_meta(&self, snapshot: SnapshotId) -> Option<Arc<Vec<u8>>> {

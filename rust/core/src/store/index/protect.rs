@@ -38,7 +38,7 @@ impl Index {
     }
 
     /// Keeps the longest stored prefix of `tokens`, and its last snapshot, from eviction and expiry until unpinned. Pinning
-    /// twice is pinning once. A pin is the deepest block's: journal it only once that block is durable (flush first).
+    /// twice is pinning once. A pin is the deepest block's: journal it only once that block is durable (flush in between).
     pub fn pin(&mut self, key: &NamespaceKey, tokens: &[u32]) -> Option<PinChange> {
         let walk = self.walk(self.namespaces.find(key)?, tokens, None);
         let &(deepest, _) = walk.path.last()?;

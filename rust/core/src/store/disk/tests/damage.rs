@@ -3,7 +3,7 @@
 use super::corpus::{Sample, by_id, chain, check, commit, fresh, ids, namespace, open, places};
 use crate::store::disk::faults::FaultyIo;
 use crate::store::disk::folder::{INDEX, JOURNAL, STORE, segment_path};
-use crate::store::disk::{DiskError, Opened};
+use crate::store::disk::{DiskError, Fact, NamespaceRow, Opened};
 use crate::store::types::SegmentId;
 
 /// A closed store: a chain in the index, another in the journal.
@@ -171,4 +171,41 @@ fn foreign_folders_are_left_alone() {
     let io = FaultyIo::new();
     io.replace(".DS_Store", Some(vec![1]));
     assert!(open(&io).is_ok(), "the system's own files do not count");
+}
+
+#[test]
+fn a_namespace_that_changed_within_a_segment_is_rebuilt_as_it_is_now() {
+    let io = FaultyIo::new();
+    let disk = fresh(&io);
+    let samples = [Sample::block(1, None, 4, 100), Sample::block(2, None, 4, 100)];
+    commit(&disk, &[&samples[0]]).expect("commits");
+    disk.note(&[Fact::Removed(vec![samples[0].info.id])], true).expect("notes");
+    let mut changed = namespace(1);
+    changed.layout.description = b"another".to_vec();
+    changed.label = "renamed".to_owned();
+    disk.note(&[Fact::Namespace(changed.clone())], true).expect("notes");
+    commit(&disk, &[&samples[1]]).expect("commits");
+    drop(disk);
+    io.replace(JOURNAL, None);
+    let (_, recovered) = open(&io).expect("opens");
+    let rows: Vec<NamespaceRow> = recovered.image.namespaces;
+    assert_eq!(rows, [changed]);
+}
+
+#[test]
+fn the_highest_segment_number_is_nobody_s() {
+    let io = FaultyIo::new();
+    let samples = chain(1, 8, 900);
+    drop(fresh(&io));
+    io.replace("segments/4294967295.kv", Some(vec![0; 100]));
+    let (disk, _) = open(&io).expect("opens");
+    commit(&disk, &samples.iter().collect::<Vec<_>>()).expect("commits");
+    drop(disk);
+    // The one below it is the last that can be used: there is none for the next record, and no number comes twice.
+    io.replace("segments/4294967294.kv", Some(vec![0; 100]));
+    let (disk, recovered) = open(&io).expect("opens");
+    assert_eq!(check(&disk, &recovered, &by_id(&samples)), ids(&samples));
+    let full = Sample::block(20, None, 4, 9000);
+    assert!(matches!(commit(&disk, &[&full]), Err(DiskError::Io { .. })));
+    assert_eq!(check(&disk, &recovered, &by_id(&samples)), ids(&samples));
 }

@@ -4,7 +4,7 @@ use proptest::prelude::*;
 
 use super::corpus::{chain, commit, fresh, open};
 use crate::store::disk::faults::FaultyIo;
-use crate::store::disk::{folder, fuzzing};
+use crate::store::disk::{folder, fuzzing, journal};
 
 /// A record's header, a journal's entries and one entry's events, an index's rows: good ones, to be damaged.
 fn seeds() -> [Vec<u8>; 4] {
@@ -24,6 +24,14 @@ fn seeds() -> [Vec<u8>; 4] {
         usize::try_from(u32::from_le_bytes(*segment[first + 4..].first_chunk().expect("a header"))).expect("small");
     let rows = [&[5, 1], &index[4096..]].concat();
     [segment[first..first + body].to_vec(), journal[64..].to_vec(), journal[64 + 24..].to_vec(), rows]
+}
+
+#[test]
+fn the_highest_record_id_is_refused() {
+    // A removal of one record.
+    let removed = |id: u64| [&[7, 1, 0, 0, 0], id.to_le_bytes().as_slice()].concat();
+    assert!(journal::events_from(&removed(u64::MAX)).is_err());
+    assert_eq!(journal::events_from(&removed(u64::MAX - 1)).expect("reads").len(), 1);
 }
 
 proptest! {
