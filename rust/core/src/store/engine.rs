@@ -3,13 +3,14 @@
 //! Locks, in the only order in which two are ever held: `disk` (read; write only to close or to open anew), `catalog`,
 //! the queue's. Nothing waits for I/O or for another thread while it holds the catalog.
 
+use std::collections::VecDeque;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock, RwLockReadGuard};
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use super::config::StoreConfig;
 use super::disk::io::Io;
-use super::disk::{Disk, DiskError, DiskSettings, Fact, Opened, Recovered};
+use super::disk::{Disk, DiskError, DiskSettings, DiskUsage, Fact, Opened, Recovered};
 use super::error::{Refusal, StoreError};
 use super::index::{Index, Limits, Removed};
 use super::lanes::Lanes;
@@ -90,8 +91,8 @@ pub(crate) struct Engine {
     pub(crate) counters: Counters,
     health: Mutex<Health>,
     pub(crate) opening: Opening,
-    /// Read from disk since the last tick.
-    read_lately: Mutex<Vec<Location>>,
+    /// To be taken into the page cache when there is nothing else to do.
+    past_page_cache: Mutex<VecDeque<Location>>,
     /// Records that could not be read once.
     pub(crate) suspects: Suspects,
     closed: AtomicBool,
@@ -140,7 +141,7 @@ impl Engine {
             counters: Counters::default(),
             health: Mutex::default(),
             opening,
-            read_lately: Mutex::default(),
+            past_page_cache: Mutex::default(),
             suspects: Suspects::default(),
             closed: AtomicBool::new(false),
             process: std::process::id(),
@@ -222,17 +223,22 @@ impl Engine {
         }
     }
 
-    /// Remembers what was read from disk.
-    pub(crate) fn note_read(&self, records: Vec<Location>) {
+    /// Remembers records that were written or read past the page cache, oldest first.
+    pub(crate) fn went_past_page_cache(&self, records: impl IntoIterator<Item = Location>) {
         const MOST: usize = 10_000;
-        let mut read = self.read_lately.lock().unwrap_or_else(PoisonError::into_inner);
-        read.extend(records);
-        read.truncate(MOST);
+        let mut waiting = self.past_page_cache.lock().unwrap_or_else(PoisonError::into_inner);
+        let room = MOST - waiting.len();
+        waiting.extend(records.into_iter().take(room));
     }
 
-    /// What was read from disk since this was asked last.
-    pub(crate) fn take_read(&self) -> Vec<Location> {
-        std::mem::take(&mut *self.read_lately.lock().unwrap_or_else(PoisonError::into_inner))
+    /// The next one to be taken into the page cache.
+    pub(crate) fn next_past_page_cache(&self) -> Option<Location> {
+        self.past_page_cache.lock().unwrap_or_else(PoisonError::into_inner).pop_front()
+    }
+
+    /// Whether there is one.
+    pub(crate) fn has_past_page_cache(&self) -> bool {
+        !self.past_page_cache.lock().unwrap_or_else(PoisonError::into_inner).is_empty()
     }
 
     /// Frees disk space until `bytes` fit, with what the next index file will need. `at_least`: evict so many bytes even if
@@ -246,7 +252,7 @@ impl Engine {
     ) -> Result<(), RoomError> {
         let free = disk.free_bytes()?;
         let usage = disk.usage();
-        let reserve = usage.index_bytes + usage.journal_bytes + INDEX_RESERVE_BYTES;
+        let reserve = reserve_bytes(&usage);
         let quota = self.config.quota_bytes;
         let physical = match at_least {
             None => usage.physical_bytes(),
@@ -292,6 +298,11 @@ impl Engine {
             self.catalog().news.push(fact);
         }
     }
+}
+
+/// What is kept free of the quota: for the next index with its journal, and for small notes until room is made again.
+pub(crate) fn reserve_bytes(usage: &DiskUsage) -> u64 {
+    usage.index_bytes + usage.journal_bytes + INDEX_RESERVE_BYTES
 }
 
 /// Small notes in the journal between two makings of room.

@@ -4,7 +4,7 @@
 use std::time::{Duration, Instant};
 
 use super::disk::{Disk, DiskUsage, Fact, NewRecord, WriteDay};
-use super::engine::{Engine, RoomError, now_ms};
+use super::engine::{Engine, RoomError, now_ms, reserve_bytes};
 use super::memory::Buffer;
 use super::stats::add;
 use super::transfer::Compacted;
@@ -53,11 +53,15 @@ pub(crate) fn tick(engine: &Engine, disk: &Disk, rounds: &mut Rounds) {
             compact(engine, disk, 1);
         }
     }
-    // A restore reads past the page cache, which is fastest; the next one of the same prefix finds it there.
-    for at in engine.take_read() {
+    engine.pool.release_idle(usize::try_from(engine.config.queue_bytes.min(256 << 20)).unwrap_or(usize::MAX));
+}
+
+/// Has the system take one record into the page cache that went past it: that is the fastest way of writing and of reading
+/// once, and the next restore, of this process or of one after it, finds it there.
+pub(crate) fn fill_page_cache(engine: &Engine, disk: &Disk) {
+    if let Some(at) = engine.next_past_page_cache() {
         disk.prefetch(&at, 0, at.payload_bytes);
     }
-    engine.pool.release_idle(usize::try_from(engine.config.queue_bytes.min(256 << 20)).unwrap_or(usize::MAX));
 }
 
 /// The last things before the files are closed.
@@ -98,7 +102,11 @@ pub(crate) fn settle(engine: &Engine, disk: &Disk) {
     if usage.journal_bytes > most_journal_bytes(engine.config.quota_bytes, &usage) {
         write_index(engine, disk);
     }
-    if let Err(error) = engine.make_room(disk, 0, &active(disk), None) {
+    let usage = disk.usage();
+    // Free space that others take is no reason to evict before something is to be written.
+    if usage.physical_bytes().saturating_add(reserve_bytes(&usage)) > engine.config.quota_bytes
+        && let Err(error) = engine.make_room(disk, 0, &active(disk), None)
+    {
         tracing::debug!("the KV cache has little room for its journal: {error}");
     }
 }

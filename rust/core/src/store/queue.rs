@@ -89,6 +89,8 @@ pub(crate) enum Next {
     Command(Command),
     /// Look after what is due.
     Tick,
+    /// Nothing waits to be done.
+    Idle,
     /// End.
     Stop,
 }
@@ -225,8 +227,9 @@ impl Queue {
         }
     }
 
-    /// What the writer does next: waits for work until `tick`, for at most `batch_bytes` of it.
-    pub(crate) fn next(&self, tick: Instant, batch_bytes: u64) -> Next {
+    /// What the writer does next: waits for work until `tick`, for at most `batch_bytes` of it. Does not wait if it has
+    /// something to do when `idle`.
+    pub(crate) fn next(&self, tick: Instant, batch_bytes: u64, idle: bool) -> Next {
         let mut state = self.state();
         loop {
             if let Some(command) = state.commands.pop_front() {
@@ -249,6 +252,9 @@ impl Queue {
             }
             if is_due {
                 return Next::Tick;
+            }
+            if idle {
+                return Next::Idle;
             }
             let wait = tick.saturating_duration_since(Instant::now());
             state = self.for_writer.wait_timeout(state, wait).unwrap_or_else(PoisonError::into_inner).0;

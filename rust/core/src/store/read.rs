@@ -247,7 +247,7 @@ impl Restore<'_> {
             }
         }
         counters.page_faults(read.len() as u64);
-        engine.note_read(read);
+        engine.went_past_page_cache(read);
         add(&counters.bytes_restored_hot, bytes_hot);
         add(&counters.bytes_restored_cold, bytes_cold);
         Restored { tokens, bytes_hot, bytes_cold }

@@ -33,7 +33,7 @@ pub(crate) fn run(engine: &Arc<Engine>) {
     let mut tick = Instant::now() + TICK;
     loop {
         let due = engine.health().trouble.as_ref().map_or(tick, |trouble| tick.min(trouble.retry_at));
-        match engine.queue.next(due, batch_bytes) {
+        match engine.queue.next(due, batch_bytes, engine.has_past_page_cache()) {
             Next::Batch(batch) => {
                 let records = batch.len();
                 write(engine, &batch);
@@ -55,6 +55,9 @@ pub(crate) fn run(engine: &Arc<Engine>) {
             Next::Command(Command::Settle(answer)) => {
                 engine.with_disk(|disk| maintenance::settle(engine, disk));
                 let _ = answer.send(());
+            }
+            Next::Idle => {
+                engine.with_disk(|disk| maintenance::fill_page_cache(engine, disk));
             }
             Next::Tick => {
                 engine.probe();
