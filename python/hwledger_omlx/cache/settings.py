@@ -39,7 +39,7 @@ class PagedCache:
     quota_bytes: int | None
     """Most that the folder's files may take; None for 100 GiB, or half of what the disk could give if that is less."""
     hot_bytes: int
-    """RAM for what was saved or restored lately. By default a sixteenth of it, 4 GiB at most."""
+    """RAM for what was saved lately, the least lately used going first. By default a sixteenth of it, 4 GiB at most."""
     queue_bytes: int
     """RAM for what is on its way to the disk. By default a sixteenth of it, 2 GiB at most."""
     backlog_bytes: int

@@ -144,6 +144,8 @@ class Disk:
     expired_records: int = 0
     quarantined_records: int = 0
     """Found bad and taken out."""
+    read_errors: int = 0
+    """Reads of records that the system failed; a record is taken out if it fails again."""
     lost_records: int = 0
     """Accepted, and then not to be written."""
     lost_bytes: int = 0
@@ -252,6 +254,7 @@ class CacheStats:
                 evicted_bytes=counts["bytes_evicted"],
                 expired_records=counts["records_expired"],
                 quarantined_records=counts["quarantined"],
+                read_errors=counts["read_errors"],
                 lost_records=counts["records_lost"],
                 lost_bytes=counts["bytes_lost"],
                 lost_why=said["lost_why"],
@@ -289,6 +292,7 @@ class CacheStats:
             ("evicted", f"{disk.evicted_records:,} records" if disk.evicted_records else ""),
             ("expired", f"{disk.expired_records:,} records" if disk.expired_records else ""),
             ("quarantined", f"{disk.quarantined_records:,} records" if disk.quarantined_records else ""),
+            ("read errors", f"{disk.read_errors:,}" if disk.read_errors else ""),
             ("lost", f"{disk.lost_records:,} records: {disk.lost_why}" if disk.lost_records else ""),
             ("RAM", f"{size_text(memory.mapped_bytes)} payloads, "
                     f"{size_text(memory.index_bytes + memory.token_bytes)} index"),

@@ -22,6 +22,8 @@ const JOURNALS_OF_A_QUOTA: u64 = 64;
 const SMALLEST_JOURNAL_BYTES: u64 = 64 << 10;
 /// or more than this.
 const LARGEST_JOURNAL_BYTES: u64 = 32 << 20;
+/// So long is the page cache filled before the files are closed.
+const LAST_FILLING: Duration = Duration::from_secs(2);
 /// Payload bytes moved in one commit.
 const MOVE_BYTES: u64 = 64 << 20;
 /// Compaction by itself begins when so much of the quota is taken: before, dead bytes cost nothing.
@@ -58,9 +60,9 @@ pub(crate) fn tick(engine: &Engine, disk: &Disk, rounds: &mut Rounds) {
 
 /// Has the system take one record into the page cache that went past it: that is the fastest way of writing and of reading
 /// once, and the next restore, of this process or of one after it, finds it there.
-pub(crate) fn fill_page_cache(engine: &Engine, disk: &Disk) {
+pub(crate) fn fill_page_cache(engine: &Engine) {
     if let Some(at) = engine.next_past_page_cache() {
-        disk.prefetch(&at, 0, at.payload_bytes);
+        engine.with_disk(|disk| disk.prefetch(&at, 0, at.payload_bytes));
     }
 }
 
@@ -71,6 +73,13 @@ pub(crate) fn finish(engine: &Engine, disk: &Disk, rounds: &mut Rounds) {
     }
     note_touches(engine, disk, rounds);
     write_index(engine, disk);
+    // For the process after this one.
+    let until = Instant::now() + LAST_FILLING;
+    while Instant::now() < until
+        && let Some(at) = engine.next_past_page_cache()
+    {
+        disk.prefetch(&at, 0, at.payload_bytes);
+    }
 }
 
 fn most_journal_bytes(quota_bytes: u64, usage: &DiskUsage) -> u64 {

@@ -95,9 +95,9 @@ fn what_was_accepted_before_the_folder_was_made_anew_is_said_to_be_lost() {
 fn what_is_due_comes_before_the_next_batch() {
     let engine = engine(&FaultyIo::new());
     save(&engine, 0);
-    assert!(matches!(engine.queue.next(Instant::now(), u64::MAX), Next::Tick));
+    assert!(matches!(engine.queue.next(Instant::now(), u64::MAX, false), Next::Tick));
     let later = Instant::now() + Duration::from_secs(3600);
-    assert!(matches!(engine.queue.next(later, u64::MAX), Next::Batch(batch) if batch.len() == 1));
+    assert!(matches!(engine.queue.next(later, u64::MAX, true), Next::Batch(batch) if batch.len() == 1));
 }
 
 #[test]

@@ -56,9 +56,7 @@ pub(crate) fn run(engine: &Arc<Engine>) {
                 engine.with_disk(|disk| maintenance::settle(engine, disk));
                 let _ = answer.send(());
             }
-            Next::Idle => {
-                engine.with_disk(|disk| maintenance::fill_page_cache(engine, disk));
-            }
+            Next::Idle => maintenance::fill_page_cache(engine),
             Next::Tick => {
                 engine.probe();
                 if Instant::now() >= tick {
@@ -185,6 +183,7 @@ fn try_write(engine: &Engine, disk: &Disk, batch: &[Ready]) -> Result<(), RoomEr
     let start = Instant::now();
     let places = disk.commit(&records)?;
     engine.counters.commit_us.add_since(start);
+    engine.went_past_page_cache(places.iter().copied());
     let mut unwanted: Vec<RecordId> = Vec::new();
     let mut gone = Vec::new();
     let mut catalog = engine.catalog();
