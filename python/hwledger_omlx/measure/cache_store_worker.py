@@ -17,7 +17,7 @@ import sys
 import time
 from array import array
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager, suppress
+from contextlib import AbstractContextManager, contextmanager, nullcontext, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from types import SimpleNamespace
@@ -115,18 +115,21 @@ def open_own(options: dict[str, Any]) -> Iterator[Callable[[dict[str, Any]], dic
                 parts = arrays.hollow([arrays.ArraySpec(shape.dimensions, "bfloat16")] * (2 * shape.layers))
             return _layer_caches(parts, shape.tokens), match.restore(parts)
 
-    def restored_twice(store: Any, prepare: Callable[[], None]) -> dict[str, float]:
+    def restored_twice(
+        store: Callable[[], AbstractContextManager[Any]], prepare: Callable[[], None]
+    ) -> dict[str, float]:
         """Into arrays made for it, and into arrays whose memory the system has given already."""
         measured: dict[str, float] = {}
         for ready in (False, True):
             parts = shape.ready() if ready else None
-            prepare()
-            peak = PeakMemory()
-            start_s = time.perf_counter()
-            caches, outcome = restored(store, parts)
-            seconds = time.perf_counter() - start_s
-            if not ready:
-                measured["peak_bytes"] = float(peak.grown_bytes())
+            with store() as opened_store:
+                prepare()
+                peak = PeakMemory()
+                start_s = time.perf_counter()
+                caches, outcome = restored(opened_store, parts)
+                seconds = time.perf_counter() - start_s
+                if not ready:
+                    measured["peak_bytes"] = float(peak.grown_bytes())
             measured["ready_bytes_per_s" if ready else "new_bytes_per_s"] = shape.nbytes / seconds
             measured["hot_bytes"] = outcome.bytes_hot
             shape.check(_parts(caches))
@@ -144,8 +147,7 @@ def open_own(options: dict[str, Any]) -> Iterator[Callable[[dict[str, Any]], dic
 
     def restore(temperature: str) -> dict[str, float]:
         # Opened anew, as after a restart: a store takes into the page cache what was restored from it.
-        with opened(folder, 0) as store:
-            measured = restored_twice(store, lambda: _set_temperature(folder, temperature))
+        measured = restored_twice(lambda: opened(folder, 0), lambda: _set_temperature(folder, temperature))
         rates = {f"{temperature}_{name}": measured[name] for name in ("ready_bytes_per_s", "new_bytes_per_s")}
         if temperature == "cold":
             rates |= {"peak_bytes": measured["peak_bytes"], "data_bytes": float(shape.nbytes)}
@@ -163,7 +165,7 @@ def open_own(options: dict[str, Any]) -> Iterator[Callable[[dict[str, Any]], dic
             durable_s = time.perf_counter() - start_s
             del source
             _release()
-            hot = restored_twice(store, lambda: None)
+            hot = restored_twice(lambda: nullcontext(store), lambda: None)
             if hot["hot_bytes"] != shape.nbytes:
                 raise RuntimeError(f"only {hot['hot_bytes']} of {shape.nbytes} bytes were in the hot tier")
         with opened(place, 0) as store, store.lookup(_NAMESPACE, tokens) as match:

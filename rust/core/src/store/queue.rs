@@ -253,7 +253,7 @@ impl Queue {
             if is_due {
                 return Next::Tick;
             }
-            if idle {
+            if idle && state.tickets.is_empty() {
                 return Next::Idle;
             }
             let wait = tick.saturating_duration_since(Instant::now());
