@@ -3,6 +3,7 @@ together, share nothing, or when the folder fails under them. The text is always
 """
 
 import errno
+import gc
 import json
 import logging
 import os
@@ -12,6 +13,7 @@ import string
 import subprocess
 import sys
 import threading
+import weakref
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -262,6 +264,20 @@ def test_a_folder_of_the_forks_own_cache_is_left_alone(tiny_model: Path, tmp_pat
     with pytest.raises(hw.ForeignFolderError, match="kv"):
         hw.Engine(tiny_model, cache_dir=tmp_path / "kv")
     assert {path: path.stat().st_mtime_ns for path in (tmp_path / "kv").rglob("*")} == before
+
+
+def test_an_unloaded_model_is_held_by_nobody(tiny_model: Path, tmp_path: Path) -> None:
+    # The fork waits at the unloading for the memory of the weights, for seconds where it does not come.
+    with hw.Engine(tiny_model, cache_dir=tmp_path / "kv") as engine:
+        ask(engine, PROMPT)
+        scheduler_class = sys.modules["omlx.scheduler"].Scheduler
+        schedulers = [each for each in gc.get_objects() if type(each) is scheduler_class]
+        caches = [cache for each in schedulers if (cache := binding.attached(each)) is not None]
+        models = [weakref.ref(each.model) for each in schedulers if binding.attached(each) is not None]
+        del schedulers
+    gc.collect()
+    assert caches
+    assert all(model() is None for model in models)
 
 
 def test_settings_that_cannot_be_are_refused(tiny_model: Path) -> None:

@@ -3,13 +3,14 @@
 import dataclasses
 from array import array
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from numbers import Integral
 from pathlib import Path
 from typing import Any, Literal
 
 from hwledger_omlx._native import Store
 from hwledger_omlx.cache.reports import Purged, StoreInfo
 from hwledger_omlx.cache.stats import CacheStats
-from hwledger_omlx.errors import StoreError
+from hwledger_omlx.errors import RequestError, StoreClosedError, StoreError
 
 Kind = Literal["paged", "fork"]
 Prompt = str | Sequence[Mapping[str, Any]] | Sequence[int]
@@ -87,6 +88,7 @@ class Cache:
             tenant: as in the request.
 
         Raises:
+            RequestError: the prompt is none.
             StoreError: the cache is not ours, or closed.
         """
         store = self._ours("pin")
@@ -104,6 +106,8 @@ class Cache:
             StoreError: the cache is not ours, or closed.
         """
         store = self._ours("purge")
+        if model is not None and not isinstance(model, str):
+            raise RequestError(f"model must be the label of a model, not {model!r}")
         if model is None:
             return Purged.parse(store.purge())
         spaces = [space.key for space in self.info().namespaces if space.label == model]
@@ -113,12 +117,16 @@ class Cache:
         if self._store is None:
             having = "has no cache" if self.kind is None else "runs the fork's own cache"
             raise StoreError(f"{what}: this engine {having}; open it with cache='paged'")
+        if self._store.closed:
+            raise StoreClosedError(f"{what}: the cache was closed with its engine")
         return self._store
 
     def _find(self, prompt: Prompt, model: str | None, tenant: str) -> "tuple[bytes, array[int]]":
         if self._address is None:
             raise StoreError("this cache belongs to no engine that could say where a prompt is")
-        namespace, tokens = self._address(prompt, model, tenant)
+        if not isinstance(tenant, str):
+            raise RequestError(f"tenant must be a text, not {tenant!r}")
+        namespace, tokens = self._address(_checked(prompt), model, tenant)
         return namespace, array("I", tokens)
 
     def __repr__(self) -> str:
@@ -129,3 +137,15 @@ class Cache:
 
     def _repr_html_(self) -> str:
         return self.stats()._repr_html_()
+
+
+def _checked(prompt: object) -> Prompt:
+    if isinstance(prompt, str) and prompt:
+        return prompt
+    if isinstance(prompt, Iterable) and not isinstance(prompt, str | bytes | bytearray | Mapping):
+        items = list(prompt)
+        if items and all(isinstance(item, Mapping) for item in items):
+            return items
+        if items and all(isinstance(item, Integral) and 0 <= int(item) < 2**32 for item in items):
+            return [int(item) for item in items]
+    raise RequestError(f"a prompt is a text, chat messages or token ids, and not empty; this is {prompt!r:.80}")

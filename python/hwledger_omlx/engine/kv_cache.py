@@ -32,14 +32,21 @@ class KvCache:
         """What the hooks are told; None where they have nothing to do."""
         return None if self.store is None else Binding(self.store, home() / "fingerprints.json", self.face.uncached)
 
+    def flush(self) -> None:
+        """Has everything on disk, as far as it goes."""
+        try:
+            self.face.flush()
+        except StoreError as error:
+            # The answers are out; what of their KV is not on disk concerns later requests only.
+            _log.warning("not all KV is on disk: %s", error)
+
     def close(self) -> None:
-        """Flushes and closes the store."""
+        """Flushes and closes the store, as far as it goes."""
         if self.store is None:
             return
         try:
             self.store.close()
         except StoreError as error:
-            # The answers are out; what of their KV is not on disk concerns the next process only.
             _log.warning("the KV cache did not close well: %s", error)
 
 

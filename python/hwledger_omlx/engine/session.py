@@ -141,14 +141,16 @@ class Session:
         for task in tasks:
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
-        for model in self._models.values():
-            await upstream.unload_model(self._pool, model.placed)
-        self._models.clear()
-        if self._pool is not None:
-            await self._pool.shutdown()
-            self._pool = None
-        if self._kv_cache is not None:
-            await asyncio.to_thread(self._kv_cache.close)
+        try:
+            for model in self._models.values():
+                await upstream.unload_model(self._pool, model.placed)
+            self._models.clear()
+            if self._pool is not None:
+                await self._pool.shutdown()
+                self._pool = None
+        finally:
+            if self._kv_cache is not None:
+                await asyncio.to_thread(self._kv_cache.close)
         for call in list(self._calls):
             call.cancel()
         await asyncio.get_running_loop().shutdown_default_executor()
@@ -246,7 +248,7 @@ class Session:
                 task.cancel()
             await asyncio.gather(*tasks, return_exceptions=True)
             await upstream.unload_model(self._pool, model.placed)
-            await asyncio.to_thread(self.cache.flush)
+            await asyncio.to_thread(self._opened_cache.flush)
 
     def _pool_lock(self) -> asyncio.Lock:
         if self._loading is None:

@@ -182,11 +182,16 @@ def _discovered(pool: Any, folder: ModelFolder, others: Sequence[Path]) -> tuple
     raise ModelError(f"the fork finds no model that it knows in {folder.path} ({folder.model_type})")
 
 
+def _snapshot_store(engine: Any) -> Any:
+    # Not in `unload_model`, where a variable would keep the scheduler while the fork waits for the memory.
+    scheduler = getattr(getattr(getattr(engine, "_engine", None), "engine", None), "scheduler", None)
+    return getattr(scheduler, "_boundary_snapshot_store", None)
+
+
 async def unload_model(pool: Any, placed: Placed) -> None:
     """Stops the model's engine and releases its memory, once its KV is stored."""
     # The fork drops this store with its thread still running, so it is ended from here.
-    scheduler = getattr(getattr(getattr(placed.engine, "_engine", None), "engine", None), "scheduler", None)
-    snapshots = getattr(scheduler, "_boundary_snapshot_store", None)
+    snapshots = _snapshot_store(placed.engine)
     await attribute(pool, "_unload_engine")(placed.pool_id)
     if snapshots is not None:
         await asyncio.to_thread(snapshots.shutdown)

@@ -73,9 +73,9 @@ def kind_of(cache: Any) -> Kind:
     if type(cache) in (KVCache, LiveKVCache):
         return "sequence"
     # Tokens that are kept at the front for good are in no window.
-    if isinstance(cache, RotatingKVCache) and cache.keep == 0:
+    if type(cache) is RotatingKVCache and cache.keep == 0:
         return "window"
-    if isinstance(cache, ArraysCache):
+    if type(cache) is ArraysCache:
         return "state"
     raise UnsupportedCacheError(type(cache).__name__)
 
@@ -96,6 +96,11 @@ def _walk(caches: Sequence[Any], above: Path) -> Iterator[tuple[Path, Any]]:
             yield from _walk(cache.caches, path)
         else:
             yield path, cache
+
+
+def class_names(caches: Sequence[Any]) -> list[str]:
+    """Names of the classes of all leaves, in the order of the layers."""
+    return [type(cache).__name__ for _, cache in _walk(caches, ())]
 
 
 def with_room(caches: Sequence[Any], reserve_tokens: int) -> list[Any]:

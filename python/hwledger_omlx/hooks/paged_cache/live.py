@@ -78,11 +78,13 @@ class LiveBatchKVCache(BatchKVCache):  # type: ignore[misc]
 
     @classmethod
     def adopt(cls, cache: LiveKVCache) -> "LiveBatchKVCache":
-        """A batch of one row on the memory of `cache`, which must not be used after."""
+        """A batch of one row on the memory of `cache`, which has none after."""
         batch = cls([0])
         batch.keys, batch.values = cache.keys, cache.values
         batch.offset = mx.array([cache.offset])
         batch._idx = cache.offset
+        # Whoever else knew the arrays would have MLX copy them at the next token.
+        cache.keys = cache.values = None
         return batch
 
     def update_and_fetch(self, keys: Any, values: Any) -> tuple[Any, Any]:

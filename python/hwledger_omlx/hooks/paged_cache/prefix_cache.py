@@ -6,13 +6,13 @@ Nothing here may fail a request: what the store cannot do, the model computes.
 import logging
 import threading
 from array import array
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any
 
 from hwledger_omlx._native import Layout, Match, Snapshot, Store
-from hwledger_omlx.errors import Error
 from hwledger_omlx.hooks.paged_cache import cuda, leaves
 
 _log = logging.getLogger("hwledger_omlx.cache")
@@ -35,6 +35,15 @@ class Prefix:
     held: Match | None
     """Keeps the stored prefix from being evicted for as long as the request lives."""
     saved_tokens: int = 0
+    in_steps: bool = False
+    """Whether upstream prefills it in steps. It names the prompt to the batch only where it does not."""
+
+    def release(self) -> None:
+        """Lets go of the caches and of what is held in the store."""
+        self.caches = []
+        if self.held is not None:
+            self.held.release()
+            self.held = None
 
 
 @dataclass(slots=True)
@@ -88,19 +97,31 @@ class PrefixCache:
             tenant: whose prefixes; prompts of different tenants share nothing.
             reserve_tokens: tokens that the caches should hold without growing.
         """
-        try:
+        with self.sparing_requests("nothing was restored"):
             namespace = self.namespace(tenant)
             label = f"{self.label}/{tenant}" if tenant else self.label
+            longest = len(tokens)
             while True:
                 match = self.store.lookup(namespace, tokens, len(tokens) - 1, label=label)
-                opened = self._restored(namespace, label, tokens, match, reserve_tokens)
+                usable = match.restorable < longest
+                opened = self._restored(namespace, label, tokens, match, reserve_tokens) if usable else None
                 if opened is not None:
                     return opened
-                # A record was bad. It is out of the store now, so the next lookup finds less.
+                # A record was bad. If it is out of the store now, the next lookup finds less; else there is none.
+                longest = match.restorable
                 match.release()
-        except (Error, OSError) as error:
-            self._warn("nothing was restored", error)
-            return Prefix(b"", "", tokens, self._empty(reserve_tokens), 0, 0, None)
+                if not usable:
+                    return Prefix(namespace, label, tokens, self._empty(reserve_tokens), 0, 0, None)
+        return Prefix(b"", "", tokens, self._empty(reserve_tokens), 0, 0, None)
+
+    @contextmanager
+    def sparing_requests(self, consequence: str) -> Iterator[None]:
+        """Keeps whatever fails inside from the request, and from the others in its batch. Logs the first failure."""
+        try:
+            yield
+        except Exception as error:  # noqa: BLE001
+            # Upstream knows no way to fail one request from here: some it would lose, with a stream that never ends.
+            self._warn(consequence, error)
 
     def _restored(
         self, namespace: bytes, label: str, tokens: "array[int]", match: Match, reserve_tokens: int
@@ -151,7 +172,7 @@ class PrefixCache:
         """
         if not prefix.namespace or not len(tokens):
             return
-        try:
+        with self.sparing_requests("nothing was saved"):
             found = leaves.leaves(caches)
             held = leaves.token_count(found)
             if held is not None and held != len(tokens):
@@ -175,8 +196,6 @@ class PrefixCache:
                 first_tokens=[stored.first_tokens[place] for place in kept],
             )
             prefix.saved_tokens = len(tokens)
-        except (Error, OSError, ValueError) as error:
-            self._warn("nothing was saved", error)
 
     def _warn(self, consequence: str, error: Exception) -> None:
         if not self._warned.is_set():

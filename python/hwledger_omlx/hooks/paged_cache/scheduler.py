@@ -8,9 +8,12 @@ given one token more.
 import dataclasses
 import functools
 import json
+import sys
+import weakref
 from array import array
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
@@ -30,6 +33,8 @@ FORMAT = "hwledger-kv-1"
 _PREFIX = "_hwledger_prefix"
 _PIECE = "_hwledger_piece"
 _RESERVE_STEP_TOKENS = 256
+_ABORTED = "_PrefillAbortedError"
+"""Upstream's exception where a prefill is given up between two steps."""
 
 
 # -- shims ------------------------------------------------------------------------------------------------------
@@ -69,17 +74,13 @@ def prompt_progress(wrapped: Wrapped, instance: Any, args: Sequence[Any], kwargs
 def process_responses(wrapped: Wrapped, instance: Any, args: Sequence[Any], kwargs: Mapping[str, Any]) -> Any:
     """Around `omlx.scheduler:Scheduler._process_batch_responses`."""
     cache = _cache_of(instance)
-    if cache is not None:
-        _save_answers(cache, instance, *args, **kwargs)
-    return wrapped(*args, **kwargs)
+    return wrapped(*args, **kwargs) if cache is None else _process_responses(cache, wrapped, instance, *args, **kwargs)
 
 
 def abort_request(wrapped: Wrapped, instance: Any, args: Sequence[Any], kwargs: Mapping[str, Any]) -> Any:
     """Around `omlx.scheduler:Scheduler._do_abort_request`: what a request that is given up has computed is kept."""
     cache = _cache_of(instance)
-    if cache is not None:
-        _save_aborted(cache, instance, *args, **kwargs)
-    return wrapped(*args, **kwargs)
+    return wrapped(*args, **kwargs) if cache is None else _abort(cache, wrapped, instance, *args, **kwargs)
 
 
 # -- prefill ----------------------------------------------------------------------------------------------------
@@ -96,8 +97,13 @@ def _external_prefill(
     if vlm_embeds is not None:
         # Upstream keeps positions of its own across a prompt with images, so it is not cut into pieces.
         embeds, extra, _ = vlm_embeds
-        prefilled = wrapped(request, tokens[done:], prefix.caches, vlm_embeds=(embeds, extra, done))
+        try:
+            prefilled = wrapped(request, tokens[done:], prefix.caches, vlm_embeds=(embeds, extra, done))
+        except BaseException:
+            _forget(request)
+            raise
         _save(cache, prefix, len(tokens) - 1)
+        prefix.caches = []  # the batch's from here on
         return prefilled
     # A window forgets what a longer step pushes out of it.
     step_tokens = scheduler.config.prefill_step_size if cache.has_windows else len(tokens)
@@ -105,13 +111,17 @@ def _external_prefill(
         setattr(request, _PIECE, _Piece(done - prefix.restored_tokens, len(tokens) - prefix.restored_tokens))
         try:
             wrapped(request, tokens[done : end + 1], prefix.caches)
-        except BaseException:
-            # An aborted prompt is often sent again, edited: what is computed need not be computed again.
-            _save(cache, prefix, _held_tokens(prefix))
+        except BaseException as error:
+            # An aborted prompt is often sent again, edited: what is computed need not be computed again. After another
+            # failure nobody knows how far each layer has come.
+            if type(error).__name__ == _ABORTED:
+                _save(cache, prefix, _held_tokens(prefix))
+            _forget(request)
             raise
         _save(cache, prefix, end)
         done = end
-    return prefix.caches, tokens[-1:]
+    caches, prefix.caches = prefix.caches, []  # the batch's from here on
+    return caches, tokens[-1:]
 
 
 def _begin_prefill(wrapped: Wrapped, scheduler: Any, request: Any, tokens: list[int], existing_cache: Any) -> Any:
@@ -119,6 +129,7 @@ def _begin_prefill(wrapped: Wrapped, scheduler: Any, request: Any, tokens: list[
     if cache is None or not _is_whole(request, tokens, existing_cache):
         return wrapped(request, tokens, existing_cache)
     prefix = _open(cache, request, tokens)
+    prefix.in_steps = True
     return wrapped(request, tokens[prefix.restored_tokens :], prefix.caches)
 
 
@@ -136,7 +147,10 @@ def _step_prefill(wrapped: Wrapped, scheduler: Any, state: Any) -> bool:
     wrapped(state)
     state.tokens_remaining = mx.concatenate([state.tokens_remaining, hidden], axis=1)
     _save(cache, prefix, prefix.restored_tokens + state.tokens_processed)
-    return not state.tokens_remaining.shape[1]
+    if state.tokens_remaining.shape[1]:
+        return False
+    prefix.caches = []  # the batch's from here on
+    return True
 
 
 def _is_whole(request: Any, tokens: Sequence[int], existing_cache: Any) -> bool:
@@ -209,46 +223,70 @@ def _of_whole(scheduler: Any, uid: int, processed: int, total: int) -> tuple[int
 # -- the end of a request ---------------------------------------------------------------------------------------
 
 
-def _save_answers(cache: PrefixCache, scheduler: Any, responses: Sequence[Any]) -> None:
+def _process_responses(
+    cache: PrefixCache, wrapped: Wrapped, scheduler: Any, responses: Sequence[Any]
+) -> tuple[Any, set[str]]:
+    unsaved: dict[str, tuple[Any, int]] = {}
     for response in responses:
-        request = scheduler.running.get(scheduler.uid_to_request_id.get(response.uid))
+        request_id = scheduler.uid_to_request_id.get(response.uid)
+        request = scheduler.running.get(request_id)
         prefix = _prefix_of(request)
         if prefix is None:
             continue
-        if response.finish_reason is not None:
-            if response.prompt_cache:
+        with cache.sparing_requests("an answer was not saved"):
+            if response.finish_reason is None:
+                unsaved[request_id] = (request, response.uid)
+                if cache.has_windows and request.num_tokens - prefix.saved_tokens >= cache.window_tokens // 2:
+                    _save_running(cache, scheduler, request, prefix, response.uid)
+            elif response.prompt_cache:
                 _save_row(cache, request, prefix, response.prompt_cache, response.all_tokens)
-            # Kept any longer, it would keep the memory of a batch that has gone on.
-            response.prompt_cache = None
-        elif cache.has_windows and request.num_tokens - prefix.saved_tokens >= cache.window_tokens // 2:
-            _save_running(cache, scheduler, request, prefix, response.uid)
+        # Kept any longer, it would keep the memory of a batch that has gone on.
+        response.prompt_cache = None
+        if response.finish_reason is not None:
+            _forget(request)
+    outputs, finished_ids = wrapped(responses)
+    # Upstream ends an answer here too, at a text that stops it; its row is in the batch still.
+    for request_id in finished_ids & unsaved.keys():
+        request, uid = unsaved[request_id]
+        prefix = _prefix_of(request)
+        if prefix is not None:
+            with cache.sparing_requests("an answer was not saved"):
+                _save_running(cache, scheduler, request, prefix, uid)
+            _forget(request)
+    return outputs, finished_ids
 
 
-def _save_aborted(cache: PrefixCache, scheduler: Any, request_id: str) -> None:
-    request = scheduler.running.get(request_id)
+def _abort(cache: PrefixCache, wrapped: Wrapped, scheduler: Any, request_id: str) -> Any:
+    request = scheduler.requests.get(request_id)
     prefix = _prefix_of(request)
     uid = scheduler.request_id_to_uid.get(request_id)
-    if prefix is not None and uid is not None and scheduler.batch_generator is not None:
-        _save_running(cache, scheduler, request, prefix, uid)
+    if prefix is not None and uid is not None and request_id in scheduler.running:
+        with cache.sparing_requests("an aborted answer was not saved"):
+            _save_running(cache, scheduler, request, prefix, uid)
+    try:
+        return wrapped(request_id)
+    finally:
+        _forget(request)
 
 
 def _save_running(cache: PrefixCache, scheduler: Any, request: Any, prefix: Prefix, uid: int) -> None:
-    caches, tokens = scheduler.batch_generator.extract_cache([uid]).get(uid, (None, None))
-    if caches:
-        _save_row(cache, request, prefix, caches, tokens)
+    batches = scheduler.batch_generator
+    # A row that waits to be taken into the batch has nothing but the prompt, which is saved.
+    if batches is None or uid not in batches._generation_batch.uids:
+        return
+    caches, tokens = batches.extract_cache([uid])[uid]
+    _save_row(cache, request, prefix, caches, tokens)
 
 
 def _save_row(cache: PrefixCache, request: Any, prefix: Prefix, caches: Sequence[Any], tokens: Sequence[int]) -> None:
     """Saves the caches of a batch's row, which hold the prompt and then some of the answer.
 
-    `tokens` is what the batch knows of them: all, or, where upstream did not name the prompt to it, those from the
-    prompt's last one on.
+    `tokens` is what the batch knows of them: all, or those from the prompt's last one on.
     """
-    prompt = request.prompt_token_ids
-    count = len(prompt)
-    answer = tokens[count:] if list(tokens[:count]) == list(prompt) else tokens[1:]
-    if len(prefix.tokens) == count:
-        cache.save(prefix, prefix.tokens + array("I", answer), caches)
+    prompt_tokens = len(request.prompt_token_ids)
+    named = 1 if prefix.in_steps else prompt_tokens
+    if len(prefix.tokens) == prompt_tokens and len(tokens) >= named:
+        cache.save(prefix, prefix.tokens + array("I", tokens[named:]), caches)
 
 
 # -- whose cache it is ------------------------------------------------------------------------------------------
@@ -263,6 +301,13 @@ def _prefix_of(request: Any) -> Prefix | None:
     return getattr(request, _PREFIX, None)
 
 
+def _forget(request: Any) -> None:
+    prefix = _prefix_of(request)
+    if prefix is not None:
+        delattr(request, _PREFIX)
+        prefix.release()
+
+
 def _images(request: Any) -> boundaries.ImageKeys:
     ranges = getattr(request, "vlm_extra_key_ranges_for_cache", None)
     if ranges:
@@ -275,12 +320,19 @@ def _images(request: Any) -> boundaries.ImageKeys:
 def _prefix_cache(scheduler: Any, bound: Binding) -> PrefixCache:
     folder = Path(scheduler.config.model_name)
     fingerprint = in_background(lambda: fingerprint_folder(folder, bound.memo_file))
-    model = scheduler.model
+    # The fork lets go of a model before it lets go of its scheduler, and then waits for the memory.
+    model = weakref.ref(scheduler.model)
+    architecture = _architecture(scheduler.model)
+    layers = json.dumps(leaves.class_names(make_prompt_cache(scheduler.model)))
+    # Another release may compute other numbers from the same weights.
+    code = json.dumps([version("mlx"), version("mlx-lm"), sys.modules["omlx"].__version__])
 
     def namespace(tenant: str) -> bytes:
         fields: dict[str, str | bytes] = {
             "model": fingerprint.result(),
-            "architecture": _architecture(model),
+            "architecture": architecture,
+            "layers": layers,
+            "code": code,
             "format": FORMAT,
             "device": str(mx.default_device()),
             "tenant": tenant,
@@ -290,7 +342,7 @@ def _prefix_cache(scheduler: Any, bound: Binding) -> PrefixCache:
     return PrefixCache(
         store=bound.store,
         label=folder.name,
-        make_caches=lambda: make_prompt_cache(model),
+        make_caches=lambda: make_prompt_cache(model()),
         namespace=functools.lru_cache(maxsize=256)(namespace),
     )
 
@@ -300,4 +352,4 @@ def _architecture(model: Any) -> str:
     settings = getattr(model, "args", None)
     if not dataclasses.is_dataclass(settings) or isinstance(settings, type):
         return ""
-    return json.dumps(dataclasses.asdict(settings), sort_keys=True, default=str)
+    return json.dumps(dataclasses.asdict(settings), sort_keys=True, default=lambda value: type(value).__qualname__)

@@ -23,7 +23,7 @@ const SMALLEST_JOURNAL_BYTES: u64 = 64 << 10;
 /// or more than this.
 const LARGEST_JOURNAL_BYTES: u64 = 32 << 20;
 /// So long is the page cache filled before the files are closed.
-const LAST_FILLING: Duration = Duration::from_secs(2);
+const LAST_FILLING: Duration = Duration::from_secs(5);
 /// Payload bytes moved in one commit.
 const MOVE_BYTES: u64 = 64 << 20;
 /// Compaction by itself begins when so much of the quota is taken: before, dead bytes cost nothing.

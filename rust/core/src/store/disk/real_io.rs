@@ -230,8 +230,13 @@ impl IoFile for RealFile {
 
     #[cfg(target_os = "linux")]
     fn prefetch(&self, offset: u64, bytes: u64) {
-        // A hint; what it says does not matter.
-        let _ = rustix::fs::fadvise(&self.file, offset, std::num::NonZeroU64::new(bytes), rustix::fs::Advice::WillNeed);
+        // Linux takes no more from one such call than it would read ahead at once, which is 128 KiB by default.
+        const AT_ONCE: usize = 128 << 10;
+        for start in (offset..offset.saturating_add(bytes)).step_by(AT_ONCE) {
+            let length = std::num::NonZeroU64::new((AT_ONCE as u64).min(offset + bytes - start));
+            // A hint; what it says does not matter.
+            let _ = rustix::fs::fadvise(&self.file, start, length, rustix::fs::Advice::WillNeed);
+        }
     }
 }
 
