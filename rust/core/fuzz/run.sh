@@ -10,7 +10,12 @@ target=$(rustc --print host-tuple)
 sancov="-Cllvm-args=-sanitizer-coverage"
 export RUSTFLAGS="-Cpasses=sancov-module $sancov-level=4 $sancov-inline-8bit-counters $sancov-pc-table $sancov-trace-compares --cfg fuzzing"
 cargo build --locked --release --target "$target"
+said=$(mktemp)
+trap 'rm -f "$said"' EXIT
 for parser in record journal index; do
-    cargo run --locked --quiet --release --target "$target" --bin "$parser" -- -runs="$runs" -seed=1 -verbosity=0
+    if ! cargo run --locked --quiet --release --target "$target" --bin "$parser" -- -runs="$runs" -seed=1 >"$said" 2>&1; then
+        cat "$said"
+        exit 1
+    fi
     echo "$parser: $runs inputs, nothing broke"
 done
