@@ -10,8 +10,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from mlx_lm.models.cache import ArraysCache, CacheList, ChunkedKVCache, KVCache, QuantizedKVCache, RotatingKVCache
 
-from hwledger_omlx.hooks.paged_cache import boundaries, leaves
-from hwledger_omlx.hooks.paged_cache.live import LiveKVCache
+from hwledger_omlx.hooks.layer_caches.building import build
+from hwledger_omlx.hooks.layer_caches.dial import Dial
+from hwledger_omlx.hooks.layer_caches.live import LiveKVCache
+from hwledger_omlx.hooks.paged_cache import boundaries, leaves, parts
 
 HEADS, WIDTH, WINDOW = 2, 4, 16
 
@@ -38,11 +40,10 @@ def feed(caches: list[Any], first: int, count: int) -> None:
 
 def restored(caches: list[Any], tokens: int) -> list[Any]:
     """New layers with the first `tokens` tokens of `caches`, by the way of the arrays that a store would be given."""
-    found = leaves.leaves(caches)
-    described = leaves.described_by(leaves.describe(leaves.parts(found)))
-    stored = leaves.stored(found)
-    fresh = leaves.with_room(layers(), reserve_tokens=256)
-    room = leaves.room(described, fresh, tokens, 256)
+    stored = parts.stored(leaves.leaves(caches), Dial())
+    described = parts.described_by(parts.describe(stored.parts, "16"))
+    fresh = build(Dial(), layers(), reserve_tokens=256)
+    room = parts.room(described, fresh, tokens, 256)
     for target, target_first, source, source_first in zip(
         room.arrays, room.first_tokens, stored.arrays, stored.first_tokens, strict=True
     ):
@@ -50,7 +51,7 @@ def restored(caches: list[Any], tokens: int) -> list[Any]:
         count = tokens - target_first
         into, out_of = np.array(memoryview(target), copy=False), np.array(source)
         into[..., :count, :] = out_of[..., target_first - source_first : tokens - source_first, :]
-    leaves.fill(fresh, described, room.arrays, tokens)
+    parts.fill(fresh, described, room.arrays, tokens)
     return fresh
 
 
@@ -62,7 +63,7 @@ def test_a_restored_prefix_goes_on_as_the_original(steps: list[int], more: int, 
     for count in steps:
         feed(original, done, count)
         done += count
-    held = min(leaves.stored(leaves.leaves(original)).arrays[2].shape[2], done)
+    held = min(parts.stored(leaves.leaves(original), Dial()).arrays[2].shape[2], done)
     # A window that has forgotten tokens gives those prefixes whose last tokens it still has.
     least = 1 if held == done else done - held + WINDOW
     tokens = data.draw(st.integers(min(least, done), done))
@@ -75,7 +76,7 @@ def test_a_restored_prefix_goes_on_as_the_original(steps: list[int], more: int, 
         if mine.kind == "state":
             continue
         assert mine.cache.offset == theirs.cache.offset
-        ours, upstream = leaves.stored([mine]), leaves.stored([theirs])
+        ours, upstream = parts.stored([mine], Dial()), parts.stored([theirs], Dial())
         for one, other in zip(ours.arrays, upstream.arrays, strict=True):
             last = min(one.shape[2], other.shape[2], WINDOW if mine.kind == "window" else tokens + more)
             np.testing.assert_array_equal(np.array(one[..., -last:, :]), np.array(other[..., -last:, :]))
@@ -118,8 +119,8 @@ def test_layers_that_disagree_have_no_token_count() -> None:
 
 
 def test_another_version_of_a_description_is_refused() -> None:
-    with pytest.raises(ValueError, match="version 2"):
-        leaves.described_by(b"[2,[]]")
+    with pytest.raises(ValueError, match="version 1, not 2"):
+        parts.described_by(b'[1,"16",[]]')
     with pytest.raises(ValueError, match="version 2"):
         leaves.snapshot_room(b"[2,[]]")
 

@@ -13,8 +13,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from mlx_lm.models.cache import BatchKVCache, KVCache
 
-from hwledger_omlx.hooks.paged_cache.arrays import ArraySpec, hollow
-from hwledger_omlx.hooks.paged_cache.live import LiveBatchKVCache, LiveKVCache, copied, roomy
+from hwledger_omlx.hooks.layer_caches.arrays import ArraySpec, hollow
+from hwledger_omlx.hooks.layer_caches.live import LiveBatchKVCache, LiveKVCache, copied, roomy
 
 HEADS, WIDTH = 2, 4
 

@@ -17,8 +17,9 @@ import numpy as np
 import pytest
 
 import hwledger_omlx as hw
-from hwledger_omlx.hooks.paged_cache import leaves, scheduler
-from hwledger_omlx.hooks.paged_cache.live import LiveBatchKVCache, LiveKVCache
+from hwledger_omlx.hooks.layer_caches.dial import Dial
+from hwledger_omlx.hooks.layer_caches.live import LiveBatchKVCache, LiveKVCache
+from hwledger_omlx.hooks.paged_cache import parts, scheduler
 from hwledger_omlx.hooks.paged_cache.prefix_cache import Prefix, PrefixCache
 
 PROMPT = "".join(random.Random(7).choices(string.ascii_letters + " .,", k=700))
@@ -55,7 +56,7 @@ def test_what_fails_in_the_cache_fails_no_request(
 
     ask(engine, PROMPT)
     with monkeypatch.context() as patched, caplog.at_level(logging.WARNING, logger="hwledger_omlx"):
-        patched.setattr(leaves, where, fail)
+        patched.setattr(parts, where, fail)
         for prompt in (PROMPT, PROMPT + "more"):
             assert ask(engine, prompt).token_ids == ask(plain, prompt).token_ids
     assert len([each for each in caplog.records if "the KV cache failed" in each.message]) == 1
@@ -125,14 +126,14 @@ def test_a_row_is_saved_under_the_tokens_that_it_has_seen(
     in_steps: bool, fed: list[int], saved: list[int] | None
 ) -> None:
     cache: Any = _Saved()
-    prefix = Prefix(b"ns", "", array("I", [5, 6, 7]), [], 0, 0, None, in_steps=in_steps)
+    prefix = Prefix(b"ns", "", Dial(), array("I", [5, 6, 7]), [], 0, 0, None, in_steps=in_steps)
     scheduler._save_row(cache, SimpleNamespace(prompt_token_ids=[5, 6, 7]), prefix, [object()], fed)
     assert cache.tokens == ([] if saved is None else [saved])
 
 
 def test_a_row_that_the_batch_has_not_taken_yet_is_not_saved() -> None:
     cache: Any = _Saved()
-    prefix = Prefix(b"ns", "", array("I", [5, 6, 7]), [], 0, 0, None)
+    prefix = Prefix(b"ns", "", Dial(), array("I", [5, 6, 7]), [], 0, 0, None)
     waiting = SimpleNamespace(_generation_batch=SimpleNamespace(uids=[1]), extract_cache=lambda _: pytest.fail("asked"))
     request = SimpleNamespace(prompt_token_ids=[5, 6, 7])
     scheduler._save_running(cache, SimpleNamespace(batch_generator=waiting), request, prefix, 2)
@@ -174,11 +175,11 @@ def test_a_record_that_stays_bad_ends_the_search(tmp_path: Path) -> None:
             return 0
 
     make: Callable[[], list[Any]] = list
-    found: Any = leaves
+    found: Any = parts
     with pytest.MonkeyPatch.context() as patched:
         patched.setattr(found, "described_by", lambda _: ())
-        cache = Nothing(store=Store(), label="m", make_caches=make, namespace=lambda _: b"ns")  # type: ignore[arg-type]
-        opened = cache.open(array("I", range(10)), tenant="", reserve_tokens=0)
+        cache = Nothing(store=Store(), label="m", make_caches=make, namespace=lambda *_: b"ns", prefill=make)  # type: ignore[arg-type]
+        opened = cache.open(array("I", range(10)), tenant="", dial=Dial(), reserve_tokens=0)
     assert (asked, opened.restored_tokens, opened.held) == (2, 0, None)
 
 

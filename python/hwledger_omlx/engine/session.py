@@ -33,6 +33,7 @@ from hwledger_omlx.errors import (
     StoreError,
 )
 from hwledger_omlx.fork.load import LoadedFork, load
+from hwledger_omlx.hooks.layer_caches.dial import dial_of
 from hwledger_omlx.hooks.paged_cache.binding import attached
 
 __all__ = ["Deliver", "EngineConfig", "Session"]
@@ -265,13 +266,15 @@ class Session:
     def _address(self, prompt: Prompt, model_id: str | None, tenant: str) -> tuple[bytes, Iterable[int]]:
         """Where the KV of a prompt is: its namespace and its tokens."""
         model = self._model(model_id, ModelError)
-        prefixes = attached(upstream.scheduler_of(model.placed))
+        scheduler = upstream.scheduler_of(model.placed)
+        prefixes = attached(scheduler)
         if prefixes is None or prefixes.unsupported:
             raise StoreError(f"the prompts of {model.folder.model_id} are not cached")
+        namespace = prefixes.namespace(tenant, dial_of(scheduler).policy)
         if not isinstance(prompt, str) and all(isinstance(each, int) for each in prompt):
-            return prefixes.namespace(tenant), cast("Sequence[int]", prompt)
+            return namespace, cast("Sequence[int]", prompt)
         request = GenerateRequest.parse(cast("str | Sequence[Message]", prompt))
-        return prefixes.namespace(tenant), upstream.prompt_token_ids(model.engine, request)
+        return namespace, upstream.prompt_token_ids(model.engine, request)
 
     # -- requests -----------------------------------------------------------------------------------------------
 

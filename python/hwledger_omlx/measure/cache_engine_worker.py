@@ -64,7 +64,7 @@ def open_engine(options: dict[str, Any]) -> Iterator[Answer]:
 
     with _beside("engine_worker.py")._loop_thread() as run:
         run(engine.start())
-        live = importlib.import_module("hwledger_omlx.hooks.paged_cache.live")
+        live = importlib.import_module("hwledger_omlx.hooks.layer_caches.live")
         with _closing(lambda: run(engine.close())) as close:
             yield lambda request: _answer(run, stream, close, request, lambda: live.copied.nbytes)
 

@@ -98,7 +98,7 @@ def open_own(options: dict[str, Any]) -> Iterator[Callable[[dict[str, Any]], dic
     """Our store, with its default settings but for what a measurement is about: the hot tier."""
     native = importlib.import_module("hwledger_omlx._native")
     settings = importlib.import_module("hwledger_omlx.cache.settings")
-    arrays = importlib.import_module("hwledger_omlx.hooks.paged_cache.arrays")
+    arrays = importlib.import_module("hwledger_omlx.hooks.layer_caches.arrays")
     shape, folder = Shape(**options["shape"]), Path(options["folder"])
     tokens = array("I", shape.prompt())
     layout = native.Layout([(shape.heads, shape.head_dim * 2)] * (2 * shape.layers))

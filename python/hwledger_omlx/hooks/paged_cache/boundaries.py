@@ -6,7 +6,8 @@ from collections.abc import Collection, Iterable, Sequence
 
 _KEYED_TOKENS = 4
 """Tokens after an image's start that carry its key: 31 bits of a digest each."""
-_KEYED_BIT = 1 << 31
+KEYED_BIT = 1 << 31
+"""Set in a number that stands for a part of an image."""
 
 ImageKeys = Sequence[tuple[int, object]]
 """`(position, keys)`, by rising position: from there on, the KV depends on what the keys stand for."""
@@ -24,7 +25,7 @@ def identity_tokens(tokens: Sequence[int], images: ImageKeys = ()) -> "array[int
         for position in range(start, min(start + _KEYED_TOKENS, end, len(found))):
             text = f"{keys!r}/{position - start}/{tokens[position]}"
             digest = hashlib.blake2b(text.encode(), digest_size=4).digest()
-            found[position] = int.from_bytes(digest, "little") | _KEYED_BIT
+            found[position] = int.from_bytes(digest, "little") | KEYED_BIT
     return found
 
 

@@ -13,7 +13,10 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from hwledger_omlx._native import Layout, Match, Snapshot, Store
-from hwledger_omlx.hooks.paged_cache import cuda, leaves
+from hwledger_omlx.hooks.layer_caches.building import build
+from hwledger_omlx.hooks.layer_caches.dial import Dial
+from hwledger_omlx.hooks.layer_caches.quantized import QuantizedKVCache
+from hwledger_omlx.hooks.paged_cache import boundaries, cuda, leaves, parts
 
 _log = logging.getLogger("hwledger_omlx.cache")
 
@@ -25,6 +28,8 @@ class Prefix:
     namespace: bytes
     label: str
     """Whose prefixes, for people."""
+    dial: Dial
+    """At which formats it runs and is stored, from its beginning to its end."""
     tokens: "array[int]"
     """The prompt's, as the store knows them."""
     caches: list[Any]
@@ -61,13 +66,15 @@ class PrefixCache:
         store: where they are.
         label: the model's name, for people.
         make_caches: makes the model's empty layer caches.
-        namespace: gives the digest of a tenant's prefixes of this model; may take a while at its first call.
+        namespace: gives the digest of a tenant's prefixes under a policy; its first call may take a while.
+        prefill: runs the model over tokens, which extends the layer caches given.
     """
 
     store: Store
     label: str
     make_caches: Callable[[], list[Any]]
-    namespace: Callable[[str], bytes]
+    namespace: Callable[[str, str], bytes]
+    prefill: Callable[[Sequence[int], list[Any]], None]
     unsupported: Unsupported | None = None
     needs_snapshot: bool = False
     has_windows: bool = False
@@ -89,30 +96,32 @@ class PrefixCache:
 
     # -- restoring ----------------------------------------------------------------------------------------------
 
-    def open(self, tokens: "array[int]", *, tenant: str, reserve_tokens: int) -> Prefix:
+    def open(self, tokens: "array[int]", *, tenant: str, dial: Dial, reserve_tokens: int) -> Prefix:
         """Layer caches for a prompt, with as much of it as is stored, but for its last token.
 
         Args:
             tokens: the prompt's, by `boundaries.identity_tokens`.
             tenant: whose prefixes; prompts of different tenants share nothing.
+            dial: formats of the caches, and of what is stored.
             reserve_tokens: tokens that the caches should hold without growing.
         """
         with self.sparing_requests("nothing was restored"):
-            namespace = self.namespace(tenant)
+            namespace = self.namespace(tenant, dial.policy)
             label = f"{self.label}/{tenant}" if tenant else self.label
             longest = len(tokens)
             while True:
                 match = self.store.lookup(namespace, tokens, len(tokens) - 1, label=label)
                 usable = match.restorable < longest
-                opened = self._restored(namespace, label, tokens, match, reserve_tokens) if usable else None
-                if opened is not None:
-                    return opened
+                caches = build(dial, self.make_caches(), reserve_tokens)
+                count = self._restored(match, tokens, dial, caches, reserve_tokens) if usable else None
+                if count is not None:
+                    return Prefix(namespace, label, dial, tokens, caches, count, match.tokens, match, count)
                 # A record was bad. If it is out of the store now, the next lookup finds less; else there is none.
                 longest = match.restorable
                 match.release()
                 if not usable:
-                    return Prefix(namespace, label, tokens, self._empty(reserve_tokens), 0, 0, None)
-        return Prefix(b"", "", tokens, self._empty(reserve_tokens), 0, 0, None)
+                    return Prefix(namespace, label, dial, tokens, caches, 0, 0, None)
+        return Prefix(b"", "", dial, tokens, build(dial, self.make_caches(), reserve_tokens), 0, 0, None)
 
     @contextmanager
     def sparing_requests(self, consequence: str) -> Iterator[None]:
@@ -124,21 +133,23 @@ class PrefixCache:
             self._warn(consequence, error)
 
     def _restored(
-        self, namespace: bytes, label: str, tokens: "array[int]", match: Match, reserve_tokens: int
-    ) -> Prefix | None:
-        caches = self._empty(reserve_tokens)
-        count = match.restorable
-        if count:
-            described = leaves.described_by(match.description)
-            count = self._read(match, described, caches, reserve_tokens)
-            if not count:
-                return None
-        return Prefix(namespace, label, tokens, caches, count, match.tokens, match, count)
+        self, match: Match, tokens: "array[int]", dial: Dial, caches: list[Any], reserve_tokens: int
+    ) -> int | None:
+        """How many tokens of the match are in `caches` now, which may be none; None where a record was bad."""
+        first = tokens[: dial.first_tokens]
+        # An image's tokens are not the model's.
+        if match.restorable <= len(first) or (first and max(first) >= boundaries.KEYED_BIT):
+            return 0
+        count = self._read(match, caches, reserve_tokens)
+        if count and first:
+            self._compute_first(first, caches)
+        return count or None
 
-    def _read(self, match: Match, described: Sequence[leaves.Part], caches: list[Any], reserve_tokens: int) -> int:
+    def _read(self, match: Match, caches: list[Any], reserve_tokens: int) -> int:
         """Tokens read into `caches`; 0 where they must not be used."""
+        described = parts.described_by(match.description)
         wanted = match.restorable
-        room = leaves.room(described, caches, wanted, reserve_tokens)
+        room = parts.room(described, caches, wanted, reserve_tokens)
         read = wanted
         stored = [place for place, part in enumerate(described) if part.row_nbytes]
         arrays = [room.arrays[place] for place in stored]
@@ -153,11 +164,19 @@ class PrefixCache:
             if not match.restore_snapshot(states):
                 return 0
             leaves.remember(caches, match.snapshot_meta, states)
-        leaves.fill(caches, described, room.arrays, read)
+        parts.fill(caches, described, room.arrays, read)
         return read
 
-    def _empty(self, reserve_tokens: int) -> list[Any]:
-        return leaves.with_room(self.make_caches(), reserve_tokens)
+    def _compute_first(self, tokens: "array[int]", caches: list[Any]) -> None:
+        """Puts the first tokens into `caches` in full: they are few, and the model makes them anew."""
+        if not any(isinstance(leaf.cache, QuantizedKVCache) for leaf in leaves.leaves(caches)):
+            return
+        computed = self.make_caches()
+        self.prefill(tokens, computed)
+        for made, leaf in zip(leaves.leaves(computed), leaves.leaves(caches), strict=True):
+            if isinstance(leaf.cache, QuantizedKVCache):
+                leaf.cache.held_keys.put_first(made.cache.keys)
+                leaf.cache.held_values.put_first(made.cache.values)
 
     # -- saving -------------------------------------------------------------------------------------------------
 
@@ -177,13 +196,12 @@ class PrefixCache:
             held = leaves.token_count(found)
             if held is not None and held != len(tokens):
                 raise ValueError(f"the layers hold {held} tokens and {len(tokens)} were named")
-            described = leaves.parts(found)
-            stored = leaves.stored(found)
-            kept = [place for place, part in enumerate(described) if part.row_nbytes]
+            stored = parts.stored(found, prefix.dial, prefix.saved_tokens)
+            kept = [place for place, part in enumerate(stored.parts) if part.row_nbytes]
             layout = Layout(
-                [(described[place].rows, described[place].row_nbytes) for place in kept],
+                [stored.parts[place].layout for place in kept],
                 self.needs_snapshot,
-                leaves.describe(described),
+                parts.describe(stored.parts, prefix.dial.policy),
             )
             state = Snapshot(*leaves.snapshot(found)) if snapshot and self.needs_snapshot else None
             self.store.save(

@@ -21,13 +21,14 @@ import mlx.core as mx
 from mlx_lm.models.cache import make_prompt_cache
 
 from hwledger_omlx._native import fingerprint_folder, namespace_digest
+from hwledger_omlx.hooks.layer_caches.dial import dial_of
 from hwledger_omlx.hooks.paged_cache import binding, boundaries, leaves
 from hwledger_omlx.hooks.paged_cache.binding import Binding
 from hwledger_omlx.hooks.paged_cache.prefix_cache import Prefix, PrefixCache, in_background
 
 Wrapped = Callable[..., Any]
 
-FORMAT = "hwledger-kv-1"
+FORMAT = "hwledger-kv-2"
 """What is stored, and how; a change of either makes another namespace."""
 
 _PREFIX = "_hwledger_prefix"
@@ -92,7 +93,7 @@ def _external_prefill(
     cache = _cache_of(scheduler)
     if cache is None or not _is_whole(request, tokens, existing_cache):
         return wrapped(request, tokens, existing_cache, vlm_embeds=vlm_embeds)
-    prefix = _open(cache, request, tokens)
+    prefix = _open(cache, scheduler, request, tokens)
     done = prefix.restored_tokens
     if vlm_embeds is not None:
         # Upstream keeps positions of its own across a prompt with images, so it is not cut into pieces.
@@ -128,7 +129,7 @@ def _begin_prefill(wrapped: Wrapped, scheduler: Any, request: Any, tokens: list[
     cache = _cache_of(scheduler)
     if cache is None or not _is_whole(request, tokens, existing_cache):
         return wrapped(request, tokens, existing_cache)
-    prefix = _open(cache, request, tokens)
+    prefix = _open(cache, scheduler, request, tokens)
     prefix.in_steps = True
     return wrapped(request, tokens[prefix.restored_tokens :], prefix.caches)
 
@@ -158,11 +159,12 @@ def _is_whole(request: Any, tokens: Sequence[int], existing_cache: Any) -> bool:
     return existing_cache is None and len(tokens) == len(request.prompt_token_ids)
 
 
-def _open(cache: PrefixCache, request: Any, tokens: Sequence[int]) -> Prefix:
+def _open(cache: PrefixCache, scheduler: Any, request: Any, tokens: Sequence[int]) -> Prefix:
     answer_tokens = min(int(request.sampling_params.max_tokens), max(1024, len(tokens) // 4))
     prefix = cache.open(
         boundaries.identity_tokens(tokens, _images(request)),
         tenant=binding.tenant_of(request.request_id),
+        dial=dial_of(scheduler),
         reserve_tokens=-(-(len(tokens) + answer_tokens) // _RESERVE_STEP_TOKENS) * _RESERVE_STEP_TOKENS,
     )
     setattr(request, _PREFIX, prefix)
@@ -327,23 +329,31 @@ def _prefix_cache(scheduler: Any, bound: Binding) -> PrefixCache:
     # Another release may compute other numbers from the same weights.
     code = json.dumps([version("mlx"), version("mlx-lm"), sys.modules["omlx"].__version__])
 
-    def namespace(tenant: str) -> bytes:
+    def namespace(tenant: str, policy: str) -> bytes:
         fields: dict[str, str | bytes] = {
             "model": fingerprint.result(),
             "architecture": architecture,
             "layers": layers,
             "code": code,
             "format": FORMAT,
+            "policy": policy,
             "device": str(mx.default_device()),
             "tenant": tenant,
         }
         return namespace_digest(fields)
+
+    def prefill(tokens: Sequence[int], caches: list[Any]) -> None:
+        running = model()
+        assert running is not None  # noqa: S101  its scheduler has it
+        running(mx.array([list(tokens)]), cache=caches)
+        mx.eval([each.state for each in caches])
 
     return PrefixCache(
         store=bound.store,
         label=folder.name,
         make_caches=lambda: make_prompt_cache(model()),
         namespace=functools.lru_cache(maxsize=256)(namespace),
+        prefill=prefill,
     )
 
 

@@ -11,7 +11,8 @@ from typing import Any
 import mlx.core as mx
 from mlx_lm.models.cache import BatchKVCache, KVCache
 
-from hwledger_omlx.hooks.paged_cache.arrays import ArraySpec, dtype_name, hollow
+from hwledger_omlx.hooks.layer_caches.arrays import ArraySpec, dtype_name, hollow
+from hwledger_omlx.hooks.layer_caches.rows import RowsKVCache, rows_of
 
 _STEP_TOKENS = 256
 
@@ -62,9 +63,17 @@ class LiveKVCache(KVCache):  # type: ignore[misc]
             _grow(self, keys, values, self.offset, tokens)
         return super().update_and_fetch(keys, values)  # type: ignore[no-any-return]
 
+    def copy(self) -> "LiveKVCache":
+        """The same tokens on the same memory; updating either makes MLX copy it."""
+        cache = LiveKVCache(self.reserve_tokens)
+        cache.keys, cache.values, cache.offset = self.keys, self.values, self.offset
+        return cache
+
     @classmethod
-    def merge(cls, caches: list[Any]) -> "LiveBatchKVCache":
-        """A batch of these; of a single one, on its own memory."""
+    def merge(cls, caches: list[Any]) -> Any:
+        """A batch of these; of a single one, on its own memory. With others among them, a `RowsKVCache`."""
+        if not all(isinstance(cache, LiveKVCache) for cache in caches):
+            return RowsKVCache(caches)
         if len(caches) == 1 and caches[0].keys is not None:
             return LiveBatchKVCache.adopt(caches[0])
         batch: LiveBatchKVCache = LiveBatchKVCache.merge(caches)
@@ -105,7 +114,14 @@ class LiveBatchKVCache(BatchKVCache):  # type: ignore[misc]
             copied.add(self.keys, self.values)
 
     def extend(self, other: Any) -> None:
-        """Adds the rows of `other`."""
+        """Adds the rows of `other`. Where these are at other formats, the batch becomes a `RowsKVCache`."""
+        if isinstance(other, RowsKVCache):
+            rows = rows_of(self)
+            # Who holds the batch goes on holding it, so it is the object that changes, not the name.
+            self.__dict__.clear()
+            self.__class__ = RowsKVCache
+            self.__init__([*rows, *other.rows])  # type: ignore[misc]
+            return
         super().extend(other)
         if self.keys is not None:
             copied.add(self.keys, self.values)

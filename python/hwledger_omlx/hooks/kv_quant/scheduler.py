@@ -1,0 +1,48 @@
+"""The places of the fork's scheduler where a request gets its layer caches, unless the paged cache gives them."""
+
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+from mlx_lm.models.cache import make_prompt_cache
+
+from hwledger_omlx.hooks.kv_quant.rebinding import attend_through_ours
+from hwledger_omlx.hooks.layer_caches.building import build
+from hwledger_omlx.hooks.layer_caches.dial import dial_of
+
+Wrapped = Callable[..., Any]
+
+_RESERVE_STEP_TOKENS = 256
+
+
+def init(wrapped: Wrapped, instance: Any, args: Sequence[Any], kwargs: Mapping[str, Any]) -> None:
+    """Around `omlx.scheduler:Scheduler.__init__`."""
+    wrapped(*args, **kwargs)
+    attend_through_ours(instance.model)
+
+
+def external_prefill(wrapped: Wrapped, instance: Any, args: Sequence[Any], kwargs: Mapping[str, Any]) -> Any:
+    """Around `omlx.scheduler:Scheduler._do_external_prefill`; its result is `(layer caches, [last token])`."""
+    return _external_prefill(wrapped, instance, *args, **kwargs)
+
+
+def begin_prefill(wrapped: Wrapped, instance: Any, args: Sequence[Any], kwargs: Mapping[str, Any]) -> Any:
+    """Around `omlx.scheduler:Scheduler._begin_prefill`; its result is upstream's state of a prefill in steps."""
+    return _begin_prefill(wrapped, instance, *args, **kwargs)
+
+
+def _external_prefill(
+    wrapped: Wrapped, scheduler: Any, request: Any, tokens: list[int], existing_cache: Any, vlm_embeds: Any = None
+) -> Any:
+    return wrapped(request, tokens, _caches(scheduler, tokens, existing_cache), vlm_embeds=vlm_embeds)
+
+
+def _begin_prefill(wrapped: Wrapped, scheduler: Any, request: Any, tokens: list[int], existing_cache: Any) -> Any:
+    return wrapped(request, tokens, _caches(scheduler, tokens, existing_cache))
+
+
+def _caches(scheduler: Any, tokens: Sequence[int], existing: Any) -> Any:
+    # The fork's own cache knows its own classes only.
+    if existing is not None or scheduler.block_aware_cache is not None:
+        return existing
+    reserve_tokens = -(-(len(tokens) + len(tokens) // 4) // _RESERVE_STEP_TOKENS) * _RESERVE_STEP_TOKENS
+    return build(dial_of(scheduler), make_prompt_cache(scheduler.model), reserve_tokens)
