@@ -1,0 +1,20 @@
+//! KV codecs: arrays of keys and values as fewer bytes, and back.
+//!
+//! A [`Codec`] is a [`Scheme`] for vectors of one [`Element`] type and one width. It encodes runs of 1 to 256 tokens,
+//! `[rows, tokens, width]` with any strides, straight from the caller's arrays and back into them. It knows nothing of
+//! files, of models, nor of threads: a call works on the caller's thread and, once that thread has called before,
+//! allocates nothing.
+
+mod affine;
+mod codec;
+mod element;
+mod error;
+mod packing;
+mod quantizer;
+mod run;
+mod simd;
+mod text;
+
+pub use codec::{Codec, Scheme, Strides};
+pub use element::Element;
+pub use error::{CodecError, Malformed};
