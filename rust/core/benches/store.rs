@@ -29,7 +29,7 @@ fn folder() -> tempfile::TempDir {
 }
 
 fn layout() -> Layout {
-    let part = PartLayout { rows: u32::try_from(HEADS).unwrap_or(0), row_bytes: u32::try_from(ROW_BYTES).unwrap_or(0) };
+    let part = PartLayout::plain(u32::try_from(HEADS).unwrap_or(0), u32::try_from(ROW_BYTES).unwrap_or(0));
     Layout { parts: vec![part; PARTS], ..Layout::default() }
 }
 
@@ -198,7 +198,7 @@ fn large_index(criterion: &mut Criterion) {
     const PROMPTS: u32 = 200;
     const LONG: usize = 500 * BLOCK_TOKENS;
     let namespace = Namespace::new(NamespaceKey([2; 32]), "bench");
-    let layout = Layout { parts: vec![PartLayout { rows: 1, row_bytes: 1 }], ..Layout::default() };
+    let layout = Layout { parts: vec![PartLayout::plain(1, 1)], ..Layout::default() };
     let folder = folder();
     let config = config(folder.path(), 0);
     let store = Store::open(config.clone()).expect("a new store");

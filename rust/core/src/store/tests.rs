@@ -6,6 +6,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use super::config::StoreConfig;
+use super::copy::copy_all;
 use super::disk::Fact;
 use super::disk::faults::{Fault, FaultyIo, Operation};
 use super::engine::{Engine, now_ms};
@@ -13,7 +14,7 @@ use super::queue::{Next, Planned, Sources};
 use super::read::ReadError;
 use super::transfer::{Namespace, Saved, Source};
 use super::types::{Layout, Location, NamespaceKey, PartLayout, RecordId};
-use super::write::{self, Request, copy_all};
+use super::write::{self, Request};
 use super::{copier, writer};
 
 const TOKENS: usize = 256;
@@ -37,7 +38,7 @@ fn namespace() -> Namespace {
 }
 
 fn layout() -> Layout {
-    let part = PartLayout { rows: 1, row_bytes: u32::try_from(ROW_BYTES).unwrap() };
+    let part = PartLayout::plain(1, u32::try_from(ROW_BYTES).unwrap());
     Layout { parts: vec![part], needs_snapshot: false, description: Vec::new() }
 }
 

@@ -42,7 +42,7 @@ pub(crate) fn namespace(name: u8) -> Namespace {
 
 /// Three parts of different shapes, 2 × 8 + 3 × 5 + 1 × 40 bytes a token.
 pub(crate) fn layout() -> Layout {
-    let part = |rows, row_bytes| PartLayout { rows, row_bytes };
+    let part = PartLayout::plain;
     Layout { parts: vec![part(2, 8), part(3, 5), part(1, 40)], needs_snapshot: false, description: b"test".to_vec() }
 }
 
@@ -66,7 +66,7 @@ pub(crate) fn arrays(namespace: &Namespace, layout: &Layout, tokens: &[u32], cap
         .parts
         .iter()
         .enumerate()
-        .map(|(part, &PartLayout { rows, row_bytes })| {
+        .map(|(part, &PartLayout { rows, row_bytes, .. })| {
             let (rows, row_bytes) = (rows as usize, row_bytes as usize);
             let mut array = vec![0xEE; rows * capacity * row_bytes];
             for row in 0..rows {
