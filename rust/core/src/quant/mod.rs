@@ -5,6 +5,8 @@
 //! files, of models, nor of threads: a call works on the caller's thread and, once that thread has called before,
 //! allocates nothing.
 
+#![expect(clippy::inline_always, reason = "a kernel has the instruction set of what it is inlined into")]
+
 mod affine;
 mod codec;
 mod element;

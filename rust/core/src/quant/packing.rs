@@ -16,20 +16,31 @@ const fn every(of: u32, low: u32) -> u64 {
     mask
 }
 
-/// Eight codes of a byte each to `8 × BITS` bits: neighbours are moved together three times.
+/// Moves the upper neighbour of each two fields down to the lower: fields of `bits` at every `at` bits become fields of
+/// twice the bits at every `2 * at`.
 #[inline(always)]
-const fn squeeze<const BITS: u32>(codes: u64) -> u64 {
-    let codes = (codes | codes >> (8 - BITS)) & every(16, 2 * BITS);
-    let codes = (codes | codes >> (16 - 2 * BITS)) & every(32, 4 * BITS);
-    (codes | codes >> (32 - 4 * BITS)) & every(64, 8 * BITS)
+const fn join(fields: u64, at: u32, bits: u32) -> u64 {
+    let lower = every(2 * at, bits);
+    fields & lower | fields >> (at - bits) & lower << bits
 }
 
-/// The opposite of [`squeeze`].
+/// The opposite of [`join`].
+#[inline(always)]
+const fn part(fields: u64, at: u32, bits: u32) -> u64 {
+    let lower = every(2 * at, bits);
+    fields & lower | fields << (at - bits) & lower << at
+}
+
+/// Eight codes of a byte each as `8 × BITS` bits.
+#[inline(always)]
+const fn squeeze<const BITS: u32>(codes: u64) -> u64 {
+    join(join(join(codes, 8, BITS), 16, 2 * BITS), 32, 4 * BITS)
+}
+
+/// The opposite of [`squeeze`]; bits past those of eight codes are passed over.
 #[inline(always)]
 const fn spread<const BITS: u32>(bits: u64) -> u64 {
-    let codes = (bits | bits << (32 - 4 * BITS)) & every(32, 4 * BITS);
-    let codes = (codes | codes << (16 - 2 * BITS)) & every(16, 2 * BITS);
-    (codes | codes << (8 - BITS)) & every(8, BITS)
+    part(part(part(bits, 32, 4 * BITS), 16, 2 * BITS), 8, BITS)
 }
 
 /// Bytes of sixteen codes.

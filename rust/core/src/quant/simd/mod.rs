@@ -4,9 +4,21 @@
 //! the best that the processor has. Every operation is an exactly rounded one of IEEE 754 or works on bits, so that all
 //! paths write the same bytes.
 
+#[cfg(target_arch = "x86_64")]
+mod avx2;
+#[cfg(target_arch = "x86_64")]
+mod avx512;
+#[cfg(target_arch = "aarch64")]
+mod neon;
 mod portable;
 
-pub(super) use portable::Portable;
+#[cfg(target_arch = "x86_64")]
+use avx2::Avx2;
+#[cfg(target_arch = "x86_64")]
+use avx512::Avx512;
+#[cfg(target_arch = "aarch64")]
+use neon::Neon;
+use portable::Portable;
 
 /// Numbers at a time.
 pub(super) const LANES: usize = 16;
@@ -69,7 +81,93 @@ pub(super) trait Kernel {
     fn run<S: Simd>(self, simd: S) -> Self::Output;
 }
 
+/// The instruction sets that a kernel is compiled for.
+#[derive(Clone, Copy)]
+pub(super) enum Path {
+    #[cfg(target_arch = "x86_64")]
+    Avx512(Avx512),
+    #[cfg(target_arch = "x86_64")]
+    Avx2(Avx2),
+    #[cfg(target_arch = "aarch64")]
+    Neon,
+    /// Also where nothing better is, and in tests.
+    #[cfg_attr(target_arch = "aarch64", allow(dead_code))]
+    Portable,
+}
+
+impl Path {
+    #[cfg(target_arch = "x86_64")]
+    fn best() -> Self {
+        Avx512::detect().map(Self::Avx512).or_else(|| Avx2::detect().map(Self::Avx2)).unwrap_or(Self::Portable)
+    }
+
+    #[cfg(target_arch = "aarch64")]
+    const fn best() -> Self {
+        Self::Neon
+    }
+
+    #[cfg(not(any(target_arch = "x86_64", target_arch = "aarch64")))]
+    const fn best() -> Self {
+        Self::Portable
+    }
+
+    fn run<K: Kernel>(self, kernel: K) -> K::Output {
+        match self {
+            #[cfg(target_arch = "x86_64")]
+            Self::Avx512(simd) => simd.run(kernel),
+            #[cfg(target_arch = "x86_64")]
+            Self::Avx2(simd) => simd.run(kernel),
+            #[cfg(target_arch = "aarch64")]
+            Self::Neon => kernel.run(Neon),
+            Self::Portable => kernel.run(Portable),
+        }
+    }
+}
+
 /// Runs `kernel` on the best instruction set that the processor has.
 pub(super) fn dispatch<K: Kernel>(kernel: K) -> K::Output {
-    kernel.run(Portable)
+    #[cfg(test)]
+    if let Some(path) = tests::chosen() {
+        return path.run(kernel);
+    }
+    Path::best().run(kernel)
+}
+
+#[cfg(test)]
+pub(super) mod tests {
+    use std::cell::Cell;
+
+    use super::Path;
+
+    thread_local! {
+        static CHOSEN: Cell<Option<Path>> = const { Cell::new(None) };
+    }
+
+    pub(super) fn chosen() -> Option<Path> {
+        CHOSEN.get()
+    }
+
+    /// Every path that this processor has, by name, the portable one first.
+    fn paths() -> Vec<(&'static str, Path)> {
+        let mut paths = vec![("portable", Path::Portable)];
+        #[cfg(target_arch = "x86_64")]
+        {
+            paths.extend(super::Avx2::detect().map(|simd| ("AVX2", Path::Avx2(simd))));
+            paths.extend(super::Avx512::detect().map(|simd| ("AVX-512", Path::Avx512(simd))));
+        }
+        #[cfg(target_arch = "aarch64")]
+        paths.push(("NEON", Path::Neon));
+        paths
+    }
+
+    /// What `work` gives on this thread on every path, by the path's name.
+    pub(in super::super) fn on_each_path<T>(work: impl Fn() -> T) -> Vec<(&'static str, T)> {
+        let run = |(name, path)| {
+            CHOSEN.set(Some(path));
+            let outcome = work();
+            CHOSEN.set(None);
+            (name, outcome)
+        };
+        paths().into_iter().map(run).collect()
+    }
 }
