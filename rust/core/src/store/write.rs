@@ -9,7 +9,7 @@ use super::copy::copy_all;
 use super::disk::{Fact, NamespaceRow, namespace_fits};
 use super::engine::{Engine, now_ms};
 use super::error::Refusal;
-use super::index::{Continues, Place, SavePlan};
+use super::index::{Continues, Place, Run, SavePlan};
 use super::memory::BufferPool;
 use super::queue::{Accepting, Job, Placement, Planned, Sources};
 use super::snapshot;
@@ -79,6 +79,7 @@ fn accept(engine: &Engine, request: Request<'_>) -> Result<(Saved, Option<Job>),
         }
         fits
     });
+    let block_bytes = layout.most_stored_bytes(BLOCK_TOKENS);
     let have = sources.iter().map(|source| source.first_token).max().unwrap_or(0)..tokens.len();
     let now = now_ms();
     let mut catalog = engine.catalog();
@@ -108,10 +109,14 @@ fn accept(engine: &Engine, request: Request<'_>) -> Result<(Saved, Option<Job>),
         return Ok((Saved { refused, ..Saved::default() }, None));
     }
     let state_bytes = snapshot.as_ref().map(snapshot::bytes);
-    let most_bytes = plan.runs.iter().map(|run| layout.most_stored_bytes(run.tokens)).chain(state_bytes);
-    let room: u64 = most_bytes.clone().map(footprint).sum();
+    let run_bytes = |run: &Run| match run.tokens {
+        BLOCK_TOKENS => block_bytes,
+        tokens => layout.most_stored_bytes(tokens),
+    };
+    let run_bytes: Vec<u64> = plan.runs.iter().map(run_bytes).collect();
+    let room: u64 = run_bytes.iter().copied().chain(state_bytes).map(footprint).sum();
     // What is not taken of it is given back when the copies are made.
-    let most_bytes: u64 = most_bytes.sum();
+    let most_bytes: u64 = run_bytes.iter().copied().chain(state_bytes).sum();
     if let Err(refusal) = catalog.index.admit(&namespace.key, tokens, &plan, most_bytes, now) {
         return Err((refusal.into(), keep));
     }
@@ -122,7 +127,7 @@ fn accept(engine: &Engine, request: Request<'_>) -> Result<(Saved, Option<Job>),
     let placement = accepting.placement();
     let arrays = snapshot.as_ref().map(|snapshot| snapshot.arrays.clone()).unwrap_or_default();
     let (accepting, records) =
-        reserve(&mut catalog.index, accepting, namespace, tokens, &layout, &plan, snapshot.as_ref(), now);
+        reserve(&mut catalog.index, accepting, namespace, tokens, &plan, &run_bytes, snapshot.as_ref(), now);
     let layout_bytes = layout.token_bytes() * plan.new_tokens as u64;
     let from = Sources { layout, parts: sources.to_vec(), arrays };
     let job = Job { generation: catalog.generation, records, from, keep };
@@ -152,14 +157,14 @@ fn reserve<'q>(
     mut accepting: Accepting<'q>,
     namespace: &Namespace,
     tokens: &[u32],
-    layout: &Layout,
     plan: &SavePlan,
+    run_bytes: &[u64],
     snapshot: Option<&SnapshotSource>,
     now: u64,
 ) -> (Accepting<'q>, Vec<Planned>) {
     let mut records = Vec::with_capacity(plan.runs.len() + 1);
     let mut attach = plan.attach;
-    for run in &plan.runs {
+    for (run, bytes) in plan.runs.iter().zip(run_bytes.iter().copied()) {
         let own = &tokens[run.start..run.start + run.tokens];
         // The plan was made under the lock that is still held, so it cannot be stale.
         let Ok((node, id)) = index.insert_block(&namespace.key, attach, own, Place::Pending, now) else {
@@ -167,7 +172,6 @@ fn reserve<'q>(
             attach = None;
             break;
         };
-        let bytes = layout.most_stored_bytes(run.tokens);
         let footprint = footprint(bytes);
         let ticket = accepting.ticket(id, footprint);
         records.push(Planned { ticket, id, block: Some((run.start, run.tokens)), bytes, footprint });
