@@ -6,6 +6,7 @@ mod errors;
 mod held;
 mod identity;
 mod json;
+mod kv_policy;
 mod logs;
 mod matching;
 mod open_stores;
@@ -30,6 +31,8 @@ pub mod native {
     };
     #[pymodule_export]
     use super::identity::{fingerprint_folder, namespace_digest};
+    #[pymodule_export]
+    use super::kv_policy::KvPolicy;
     #[pymodule_export]
     use super::matching::{Match, Restored};
     #[pymodule_export]
