@@ -16,6 +16,8 @@ __all__ = [
     "ForkError",
     "HarnessError",
     "Hook",
+    "KvPolicy",
+    "KvPolicyError",
     "Layout",
     "Match",
     "ModelError",
@@ -50,6 +52,7 @@ class ModelError(Error): ...
 class RequestError(Error): ...
 class EngineError(Error): ...
 class HarnessError(Error): ...
+class KvPolicyError(Error, ValueError): ...
 class StoreError(Error): ...
 class StoreInUseError(StoreError): ...
 class ForeignFolderError(StoreError): ...
@@ -96,6 +99,76 @@ class Hook:
     def digests(self) -> dict[str, str]: ...
     def __eq__(self, other: object, /) -> bool: ...
     def __ne__(self, other: object, /) -> bool: ...
+
+@final
+class KvPolicy:
+    """How each layer's keys and values are to be held, live and at rest.
+
+    Text such as `8`, `k8v4`, `4,0-1:16`, `rotated-3.5`, `16/lossless` or `auto:0.35`; the grammar stands in the
+    documentation of the core's `quant::policy`. Equal policies have one text, and it reads as an equal policy.
+    """
+
+    @staticmethod
+    def parse(text: str) -> KvPolicy:
+        """The policy that the text says.
+
+        Raises:
+            KvPolicyError: it says none; the message has what is wrong, where, and what would be right.
+        """
+
+    @staticmethod
+    def from_json(text: str) -> KvPolicy:
+        """The policy that JSON says: its fields, as `to_json` gives them, or a string with its text.
+
+        Raises:
+            KvPolicyError: it says none.
+        """
+
+    @staticmethod
+    def from_toml(text: str) -> KvPolicy:
+        """The policy that a TOML document says, with the same fields.
+
+        Raises:
+            KvPolicyError: it says none.
+        """
+
+    @property
+    def needs_profile(self) -> bool:
+        """Whether it must be solved for, with what calibration measured."""
+
+    def to_json(self) -> str:
+        """Its fields as JSON: `live`, `rest` (each with `k` and `v`, or `auto`, and `layers`) and tokens kept plain."""
+
+    def resolve(self, geometry_json: str, profile_json: str | None = None) -> str:
+        """The formats of each cache of a model, live and at rest.
+
+        Args:
+            geometry_json: `{"model": hex or null, "layers": [{"caches": [...]}]}`, each cache with `kind` (`sequence`,
+                `window` or `state`) and, but for a state, `k` and `v` (each `heads` and `width`), `element`
+                (`bfloat16`, `float16` or `float32`), and `window_tokens` of a window.
+            profile_json: what `hwledger-omlx kv calibrate` measured. `auto` needs it.
+
+        Returns:
+            JSON: `policy` (text, with what `auto` stood for written out), `first_tokens`, `recent_tokens` and `layers`.
+            Each layer has `caches`, each `null` or `live` and `rest`, each with `k` and `v`, each `16`, `lossless`,
+            `affine:BITS:GROUP`, `rotated:BITS` or `channel:BITS:GROUP`.
+
+        Raises:
+            KvPolicyError: the model cannot take it, and the message names the layer; or `auto` lacks something.
+        """
+
+    def plan(self, geometry_json: str, tokens: int, profile_json: str | None = None) -> str:
+        """The bytes of a model's caches at so many tokens. Arguments and errors as of `resolve`.
+
+        Returns:
+            JSON: `policy`, `tokens`, `live_bytes`, `rest_bytes`, `rest_is_upper_bound` (where `lossless` is among the
+            formats), `plain_bytes` (live, all in 16 bit), `plain_rest_bytes`, `predicted_kl` (nats or null), `layers`,
+            each with `live_bytes`, `rest_bytes`, `plain_bytes` and `plain_rest_bytes`.
+        """
+
+    def __eq__(self, other: object, /) -> bool: ...
+    def __ne__(self, other: object, /) -> bool: ...
+    def __hash__(self) -> int: ...
 
 def series() -> list[Hook]: ...
 def parse_series(manifests: list[tuple[str, str]]) -> list[Hook]: ...

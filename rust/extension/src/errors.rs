@@ -2,6 +2,7 @@
 
 use std::io;
 
+use hwledger_omlx_core::quant::policy::PolicyError;
 use hwledger_omlx_core::series::SeriesError as CoreSeriesError;
 use hwledger_omlx_core::store::StoreError as CoreStoreError;
 use hwledger_omlx_core::store::identity::IdentityError;
@@ -60,6 +61,12 @@ impl Twofold {
     }
 }
 
+fn kv_policy_error(py: Python<'_>) -> PyResult<Bound<'_, PyType>> {
+    static CLASS: Twofold = Twofold(PyOnceLock::new());
+    let bases = (py.get_type::<Error>(), py.get_type::<PyValueError>());
+    CLASS.class("KvPolicyError", "A KV policy is malformed, or the model cannot take it.", bases)
+}
+
 fn store_config_error(py: Python<'_>) -> PyResult<Bound<'_, PyType>> {
     static CLASS: Twofold = Twofold(PyOnceLock::new());
     let bases = (py.get_type::<StoreError>(), py.get_type::<PyValueError>());
@@ -81,7 +88,7 @@ fn store_not_found_error(py: Python<'_>) -> PyResult<Bound<'_, PyType>> {
 /// Adds what `#[pymodule_export]` cannot: the classes with two bases.
 pub(crate) fn export_twofold(module: &Bound<'_, PyModule>) -> PyResult<()> {
     let py = module.py();
-    for class in [store_config_error(py)?, store_io_error(py)?, store_not_found_error(py)?] {
+    for class in [kv_policy_error(py)?, store_config_error(py)?, store_io_error(py)?, store_not_found_error(py)?] {
         module.add(class.name()?, class)?;
     }
     Ok(())
@@ -92,6 +99,7 @@ pub(crate) enum Raised {
     Series(CoreSeriesError),
     Store(CoreStoreError),
     Identity(IdentityError),
+    Policy(PolicyError),
     Json(serde_json::Error),
 }
 
@@ -113,6 +121,12 @@ impl From<IdentityError> for Raised {
     }
 }
 
+impl From<PolicyError> for Raised {
+    fn from(error: PolicyError) -> Self {
+        Self::Policy(error)
+    }
+}
+
 impl From<serde_json::Error> for Raised {
     fn from(error: serde_json::Error) -> Self {
         Self::Json(error)
@@ -125,6 +139,7 @@ impl From<Raised> for PyErr {
             Raised::Series(error) => SeriesError::new_err(described(&error)),
             Raised::Store(error) => store_error(&error),
             Raised::Identity(error) => ModelError::new_err(described(&error)),
+            Raised::Policy(error) => twofold(kv_policy_error, described(&error), None),
             Raised::Json(error) => StoreError::new_err(format!("a report cannot be told: {error}")),
         }
     }

@@ -7,6 +7,7 @@ mod errors;
 mod held;
 mod identity;
 mod json;
+mod kv_policy;
 mod layout;
 mod logs;
 mod matching;
@@ -34,6 +35,8 @@ pub mod native {
     };
     #[pymodule_export]
     use super::identity::{fingerprint_folder, namespace_digest};
+    #[pymodule_export]
+    use super::kv_policy::KvPolicy;
     #[pymodule_export]
     use super::layout::Layout;
     #[pymodule_export]

@@ -14,6 +14,7 @@ mod element;
 mod error;
 mod lossless;
 mod packing;
+pub mod policy;
 mod quantizer;
 mod rotated;
 mod run;
