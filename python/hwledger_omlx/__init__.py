@@ -7,7 +7,7 @@ with hw.Engine("path/to/model") as engine:
 """
 
 from hwledger_omlx import logs as _logs
-from hwledger_omlx._native import __version__
+from hwledger_omlx._native import KvPolicy, __version__
 from hwledger_omlx.cache import Cache, CacheStats, PagedCache
 from hwledger_omlx.engine.asynchronous import AsyncEngine
 from hwledger_omlx.engine.blocking import Engine
@@ -64,6 +64,7 @@ __all__ = [
     "ForkNotFoundError",
     "Generation",
     "HarnessError",
+    "KvPolicy",
     "KvPolicyError",
     "Message",
     "ModelError",

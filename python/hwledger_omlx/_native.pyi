@@ -329,9 +329,10 @@ class Codec:
 class Layout:
     """What the blocks of a namespace hold: an array `[1, rows, tokens, width]` a part, of `row_bytes` bytes a width.
 
-    A part is `(rows, row_bytes)`, kept as it is, or `(rows, row_bytes, codec)`, kept encoded in RAM and on disk. A codec is
-    `(scheme, element, width)`: the scheme's short name, the arrays' type of numbers (`float16`, `bfloat16` or `float32`) and
-    the numbers of a width, for example `("affine:4:64", "bfloat16", 128)`. What is restored is what the codec gives back.
+    A part is `(rows, row_bytes)`, kept as it is, or `(rows, row_bytes, codec)`, kept encoded in RAM and on disk. A
+    codec is `(scheme, element, width)`: the scheme's short name, the type of the numbers (`float16`, `bfloat16` or
+    `float32`) and how many a width has, as in `("affine:4:64", "bfloat16", 128)`. What is restored is what the codec
+    gives back.
 
     Raises:
         ValueError: a part without bytes, an unknown codec, or one that does not fit the part; it names the part.

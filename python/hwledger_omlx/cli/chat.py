@@ -21,12 +21,13 @@ def chat(
     seed: options.Seed = None,
     cache_dir: options.CacheDir = None,
     no_cache: options.NoCache = False,
+    kv: options.Kv = None,
     fork: options.Fork = None,
 ) -> None:
     """Talk with a model; each turn says what the cache saved."""
     notes = Console(stderr=True, highlight=False)
     opening: list[Message] = [] if system is None else [{"role": "system", "content": system}]
-    with Engine(model, cache=None if no_cache else "paged", cache_dir=cache_dir, fork=fork) as engine:
+    with Engine(model, cache=None if no_cache else "paged", cache_dir=cache_dir, kv=kv, fork=fork) as engine:
         read = _reader()
         notes.print(f"[dim]{', '.join(engine.models)} on {engine.fork}. {_HELP}[/dim]")
         messages = list(opening)

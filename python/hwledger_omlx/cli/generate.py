@@ -22,6 +22,7 @@ def generate(
     stop: Annotated[list[str] | None, typer.Option("--stop", help="End before this text; may be repeated.")] = None,
     cache_dir: options.CacheDir = None,
     no_cache: options.NoCache = False,
+    kv: options.Kv = None,
     fork: options.Fork = None,
     as_json: options.Json = False,
 ) -> None:
@@ -32,7 +33,7 @@ def generate(
         asked = [{"role": "user", "content": text}]
         if system is not None:
             asked.insert(0, {"role": "system", "content": system})
-    with Engine(model, cache=None if no_cache else "paged", cache_dir=cache_dir, fork=fork) as engine:
+    with Engine(model, cache=None if no_cache else "paged", cache_dir=cache_dir, kv=kv, fork=fork) as engine:
         for event in engine.stream(
             asked, max_tokens=max_tokens, temperature=temperature, seed=seed, stop=tuple(stop or ())
         ):

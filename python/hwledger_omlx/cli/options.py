@@ -12,6 +12,9 @@ Model = Annotated[
 ]
 Fork = Annotated[Path | None, typer.Option("--fork", help="Folder of an oMLX checkout in place of the installed one.")]
 CacheDir = Annotated[Path | None, typer.Option("--cache-dir", help="Folder of the KV cache.")]
+Kv = Annotated[
+    str | None, typer.Option("--kv", metavar="POLICY", help="Bits of keys and values: 8, k8v4, auto:0.35; 16 without.")
+]
 NoCache = Annotated[bool, typer.Option("--no-cache", help="Keep no KV cache beyond a request.")]
 MaxTokens = Annotated[int, typer.Option("--max-tokens", "-n", help="Most tokens to generate.")]
 Temperature = Annotated[float, typer.Option("--temperature", "-t", help="0 takes the likeliest token each time.")]

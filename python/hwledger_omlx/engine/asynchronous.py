@@ -9,6 +9,7 @@ from typing import Unpack
 from hwledger_omlx.engine import progress
 from hwledger_omlx.engine.events import DoneEvent, Event, Generation, Message
 from hwledger_omlx.engine.face import Face
+from hwledger_omlx.engine.kv_policy import KvSetting
 from hwledger_omlx.engine.request import GenerateRequest, RequestFields
 from hwledger_omlx.errors import EngineError
 
@@ -97,6 +98,19 @@ class AsyncEngine(Face):
             ModelError: no model of that id is loaded.
         """
         await asyncio.to_thread(self._session.unload, model_id)
+
+    async def set_kv_policy(self, policy: KvSetting, *, model: str | None = None) -> None:
+        """Has requests that begin from now on run at a KV policy; those that run go on as they are.
+
+        Args:
+            policy: as `EngineConfig.kv`.
+            model: id of a loaded model; None for all, and those loaded later.
+
+        Raises:
+            KvPolicyError: it is no policy, or a model cannot take it; the message names the layer. Nothing has changed.
+            ModelError: no model of that id is loaded.
+        """
+        await asyncio.to_thread(self._session.set_kv_policy, policy, model)
 
     async def close(self) -> None:
         """Cancels what runs, flushes the cache and releases everything. Safe to call twice."""

@@ -5,7 +5,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
+from hwledger_omlx._native import KvPolicy
 from hwledger_omlx.cache.settings import PagedCache
+from hwledger_omlx.engine import kv_policy
+from hwledger_omlx.engine.kv_policy import KvSetting
 from hwledger_omlx.errors import EngineError
 
 CacheKind = Literal["paged", "fork"]
@@ -23,6 +26,8 @@ class EngineConfig:
     """`"paged"` or the settings of a `PagedCache`: ours; `"fork"`: the fork's own; None: none beyond a request."""
     fork: str | Path | None = None
     """Folder of an oMLX checkout; None for `HWLEDGER_OMLX_FORK` or the installed `omlx`."""
+    kv: KvSetting = None
+    """The policy at which keys and values are held, such as `"8"`, `"k8v4"` or `"auto:0.35"`; None for 16 bit."""
     max_concurrent_requests: int = 8
     """Most requests in one batch; further ones wait their turn."""
     progress: bool | None = None
@@ -39,6 +44,16 @@ class EngineConfig:
         if not isinstance(limit, int) or isinstance(limit, bool) or limit < 1:
             raise EngineError(f"max_concurrent_requests must be at least 1, not {self.max_concurrent_requests!r}")
         object.__setattr__(self, "cache", _checked_cache(self.cache))
+        object.__setattr__(self, "kv", kv_policy.parse(self.kv))
+        if self.cache == "fork" and not kv_policy.is_plain(self.kv_policy):
+            raise EngineError(
+                f"kv={str(self.kv)!r} needs cache='paged' or None: the fork's own cache knows 16 bit only"
+            )
+
+    @property
+    def kv_policy(self) -> KvPolicy:
+        """`kv`, parsed."""
+        return kv_policy.parse(self.kv)
 
     @property
     def paged_cache(self) -> PagedCache | None:

@@ -8,6 +8,7 @@ from typing import Any, TypedDict, Unpack
 from hwledger_omlx.cache.cache import Cache
 from hwledger_omlx.cache.settings import PagedCache
 from hwledger_omlx.engine.config import CacheKind, EngineConfig
+from hwledger_omlx.engine.kv_policy import KvSetting
 from hwledger_omlx.engine.model_folder import ModelFolder
 from hwledger_omlx.engine.session import Session, close_in_background
 from hwledger_omlx.fork.locate import Fork
@@ -20,6 +21,7 @@ class EngineSettings(TypedDict, total=False):
     cache_dir: str | Path | None
     cache: CacheKind | PagedCache | Mapping[str, Any] | None
     fork: str | Path | None
+    kv: KvSetting
     max_concurrent_requests: int
     progress: bool | None
 
@@ -45,6 +47,17 @@ class Face:
     def models(self) -> dict[str, ModelFolder]:
         """The loaded models by id."""
         return self._session.models
+
+    def kv_policy(self, model: str | None = None) -> str:
+        """The KV policy of new requests, layer by layer where it was solved for.
+
+        Args:
+            model: id of a loaded model; None for the one that the engine was opened with.
+
+        Raises:
+            ModelError: no model of that id is loaded.
+        """
+        return self._session.kv_policy_of(model)
 
     @property
     def cache(self) -> Cache:

@@ -16,12 +16,14 @@ from collections.abc import Callable, Coroutine, Iterable, Sequence
 from pathlib import Path
 from typing import Any, TypeVar, cast
 
+from hwledger_omlx._native import KvPolicy
 from hwledger_omlx.cache.cache import Cache, Prompt
-from hwledger_omlx.engine import model_folder, progress, upstream
+from hwledger_omlx.engine import kv_policy, model_folder, progress, upstream
 from hwledger_omlx.engine.config import EngineConfig
 from hwledger_omlx.engine.events import Event, Message
 from hwledger_omlx.engine.generation import LoadedModel, RequestRun
 from hwledger_omlx.engine.kv_cache import KvCache, folder_of, open_cache
+from hwledger_omlx.engine.kv_policy import KvSetting
 from hwledger_omlx.engine.model_folder import ModelFolder
 from hwledger_omlx.engine.request import GenerateRequest
 from hwledger_omlx.errors import (
@@ -52,6 +54,7 @@ class Session:
         self._running: dict[str, asyncio.Task[None]] = {}
         self._calls: set[concurrent.futures.Future[Any]] = set()
         self._default_model = ""
+        self._kv_policy = config.kv_policy
         self._kv_cache: KvCache | None = None
         self._pid = os.getpid()
         self._lifecycle = threading.RLock()
@@ -235,6 +238,12 @@ class Session:
             logger.warning("%s runs without a KV cache: the fork could not open it", folder.model_id)
         if self._opened_cache.store is not None and attached(upstream.scheduler_of(placed)) is None:
             logger.warning("%s runs without a KV cache: patch 003-paged-cache is not in use", folder.model_id)
+        try:
+            fitted = await kv_policy.fit(self._kv_policy, folder, placed, self.fork.hooks)
+        except Error:
+            await upstream.unload_model(self._pool, placed)
+            raise
+        fitted.put_in_force()
         self._models[folder.model_id] = LoadedModel(folder, placed)
         return folder.model_id
 
@@ -250,6 +259,34 @@ class Session:
             await asyncio.gather(*tasks, return_exceptions=True)
             await upstream.unload_model(self._pool, model.placed)
             await asyncio.to_thread(self._opened_cache.flush)
+
+    # -- KV policies --------------------------------------------------------------------------------------------
+
+    def set_kv_policy(self, policy: KvSetting, model_id: str | None = None) -> None:
+        """Has requests that begin from now on run at a policy; those that run go on as they are.
+
+        Raises:
+            KvPolicyError: it is no policy, or a model cannot take it. Then nothing has changed.
+            ModelError: no model of that id is loaded.
+        """
+        self._on_loop(self._set_kv_policy(kv_policy.parse(policy), model_id))
+
+    async def _set_kv_policy(self, policy: KvPolicy, model_id: str | None) -> None:
+        async with self._pool_lock():
+            models = list(self._models.values()) if model_id is None else [self._model(model_id, ModelError)]
+            fitted = [await kv_policy.fit(policy, each.folder, each.placed, self.fork.hooks) for each in models]
+            for each in fitted:
+                each.put_in_force()
+            if model_id is None:
+                self._kv_policy = policy
+
+    def kv_policy_of(self, model_id: str | None = None) -> str:
+        """The policy at which new requests of a model run, layer by layer where it was solved for.
+
+        Raises:
+            ModelError: no model of that id is loaded.
+        """
+        return kv_policy.in_force(self._model(model_id, ModelError).placed)
 
     def _pool_lock(self) -> asyncio.Lock:
         if self._loading is None:

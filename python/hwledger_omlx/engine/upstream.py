@@ -12,10 +12,10 @@ import importlib
 import json
 import logging
 import tempfile
-from collections.abc import AsyncGenerator, Iterator, Sequence
+from collections.abc import AsyncGenerator, Callable, Iterator, Sequence
 from pathlib import Path
 from types import ModuleType
-from typing import Any
+from typing import Any, TypeVar
 
 from hwledger_omlx.engine.events import ToolCall
 from hwledger_omlx.engine.model_folder import ModelFolder
@@ -23,6 +23,8 @@ from hwledger_omlx.engine.request import GenerateRequest
 from hwledger_omlx.errors import EngineError, ForkError, ModelError, RequestError
 from hwledger_omlx.fork.home import home
 from hwledger_omlx.hooks.paged_cache.binding import Binding
+
+T = TypeVar("T")
 
 _CPU_PREFILL_CHUNK_TOKENS = 512
 """In place of the fork's 2048, on a CPU: the shipped model takes 2,260 tokens in 9.2 s so, and in 12.1 s by the fork's
@@ -157,6 +159,14 @@ async def load_model(pool: Any, folder: ModelFolder, others: Sequence[Path]) -> 
 def scheduler_of(placed: Placed) -> Any:
     """The scheduler that works off the model's requests."""
     return attribute(attribute(requests_of(placed.engine), "engine"), "scheduler")
+
+
+async def on_inference_thread(placed: Placed, work: Callable[[], T]) -> T:
+    """What `work` returns, run between two steps of the model on the thread that evaluates its arrays."""
+    core = attribute(requests_of(placed.engine), "engine")
+    # Releases before 0.6 have one thread for all models.
+    executor = getattr(core, "_mlx_executor", None) or attribute(module("engine_core"), "get_mlx_executor")()
+    return await asyncio.get_running_loop().run_in_executor(executor, work)
 
 
 def has_fork_cache(placed: Placed) -> bool:

@@ -30,9 +30,12 @@ def splitmix64(seed: int):
 
 
 def vectors(mantissa: int, exponent: int) -> list[list[int]]:
-    """Bits of numbers: the first three vectors are 0, -0 and a constant, the next five any bits at all (so NaN, infinity
-    and subnormals among them), the others have exponents of a window of 1 to 8 that wanders over all of them; in every
-    third of those the numbers are positive, in every fourth one NaN is among them, in every fifth an infinity."""
+    """Bits of numbers, in vectors of all kinds.
+
+    The first three vectors are 0, -0 and a constant, the next five any bits at all (so NaN, infinity and subnormals
+    among them), the others have exponents of a window of 1 to 8 that wanders over all of them; in every third of
+    those the numbers are positive, in every fourth one NaN is among them, in every fifth an infinity.
+    """
     bits = splitmix64(mantissa)
     size = 1 + exponent + mantissa
     infinity = ((1 << exponent) - 1) << mantissa
@@ -61,6 +64,7 @@ def vectors(mantissa: int, exponent: int) -> list[list[int]]:
 
 
 def fnv1a(array: mx.array) -> str:
+    """A digest of an array's bytes, in which every NaN is the same."""
     raw = array
     if array.dtype != mx.uint32:
         nan = np.array(mx.isnan(array))
@@ -73,6 +77,7 @@ def fnv1a(array: mx.array) -> str:
 
 
 def cases():
+    """What MLX makes of the vectors, for each type, bits and group."""
     mx.set_default_device(mx.cpu)
     for (element, (dtype, mantissa, exponent)), bits, group in itertools.product(
         ELEMENTS.items(), (8, 6, 5, 4, 3, 2), (32, 64, 128)

@@ -16,6 +16,9 @@ pub struct EngineConfig {
     /// Which KV cache outlives the request; `None` is none.
     #[serde(default = "default_cache")]
     pub cache: Option<CacheKind>,
+    /// The policy at which keys and values are held, such as `8`, `k8v4` or `auto:0.35`; `None` is 16 bit.
+    #[serde(default)]
+    pub kv: Option<String>,
     /// A checkout of the fork, put before the installed one.
     #[serde(default)]
     pub fork: Option<PathBuf>,
@@ -43,6 +46,7 @@ impl EngineConfig {
             model: model.into(),
             cache_dir: None,
             cache: default_cache(),
+            kv: None,
             fork: None,
             max_concurrent_requests: default_concurrency(),
         }
@@ -52,6 +56,13 @@ impl EngineConfig {
     #[must_use]
     pub fn cache_dir(mut self, folder: impl Into<PathBuf>) -> Self {
         self.cache_dir = Some(folder.into());
+        self
+    }
+
+    /// Holds keys and values at this policy, such as `8`, `k8v4` or `auto:0.35`.
+    #[must_use]
+    pub fn kv(mut self, policy: impl Into<String>) -> Self {
+        self.kv = Some(policy.into());
         self
     }
 

@@ -90,6 +90,36 @@ impl Engine {
             .await
     }
 
+    /// Has requests that begin from now on run at a KV policy; those that run go on as they are.
+    ///
+    /// `model` is the id of a loaded model; `None` is all, and those loaded later.
+    ///
+    /// # Errors
+    /// [`Error::KvPolicy`] if it is no policy or a model cannot take it: the message names the layer, and nothing has
+    /// changed. [`Error::Model`] if no model of that id is loaded, or [`Error::EngineClosed`].
+    pub async fn set_kv_policy(&self, policy: impl Into<String>, model: Option<String>) -> Result<(), Error> {
+        let (session, policy) = (self.open()?, policy.into());
+        self.host
+            .loading()
+            .call(move |py| session.object().call_method1(py, "set_kv_policy", (policy, model)).map(drop))
+            .wait()
+            .await
+    }
+
+    /// The KV policy of new requests to a model, `None` for the one that the engine was opened with; layer by layer where
+    /// it was solved for.
+    ///
+    /// # Errors
+    /// [`Error::Model`] if no model of that id is loaded, or [`Error::EngineClosed`].
+    pub async fn kv_policy(&self, model: Option<String>) -> Result<String, Error> {
+        let session = self.open()?;
+        self.host
+            .calls()
+            .call(move |py| session.object().call_method1(py, "kv_policy_of", (model,))?.extract::<String>(py))
+            .wait()
+            .await
+    }
+
     /// What the KV cache did since it was opened, and what it holds; `None` unless it is [`crate::CacheKind::Paged`].
     ///
     /// # Errors

@@ -8,7 +8,7 @@ use serde::{Deserialize, Serialize};
 
 /// Anything that can go wrong between a Rust caller and the engine.
 ///
-/// The first ten are the classes of `hwledger_omlx.errors`; a refinement that this release does not know is the nearest
+/// The first eleven are the classes of `hwledger_omlx.errors`; a refinement that this release does not know is the nearest
 /// class that it does know. Displayed, an error is its message: what was wrong and what to do.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error, Serialize, Deserialize)]
 #[serde(tag = "error", content = "detail", rename_all = "snake_case")]
@@ -41,6 +41,9 @@ pub enum Error {
     /// The KV store could not be opened, or could not do what was asked.
     #[error("{0}")]
     Store(Raised),
+    /// It is no KV policy, or one that the model cannot take.
+    #[error("{0}")]
+    KvPolicy(Raised),
     /// A measurement could not be made.
     #[error("{0}")]
     Harness(Raised),
@@ -150,6 +153,7 @@ impl Error {
             | Self::Engine(raised)
             | Self::EngineClosed(raised)
             | Self::Store(raised)
+            | Self::KvPolicy(raised)
             | Self::Harness(raised)
             | Self::Python(raised)
             | Self::Startup(StartupError::Package { raised, .. }) => Some(raised),
@@ -193,6 +197,7 @@ impl Error {
                 "EngineClosedError" => Self::EngineClosed(raised),
                 "EngineError" => Self::Engine(raised),
                 "StoreError" => Self::Store(raised),
+                "KvPolicyError" => Self::KvPolicy(raised),
                 "HarnessError" => Self::Harness(raised),
                 _ => continue,
             };

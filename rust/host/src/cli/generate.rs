@@ -43,6 +43,9 @@ pub(super) struct Arguments {
     /// Text that ends the answer; may be given several times.
     #[arg(long, value_name = "TEXT")]
     stop: Vec<String>,
+    /// The policy at which keys and values are held, such as 8, k8v4 or auto:0.35; 16 bit without.
+    #[arg(long, value_name = "POLICY")]
+    kv: Option<String>,
     /// Folder of the KV cache.
     #[arg(long, value_name = "FOLDER")]
     cache_dir: Option<PathBuf>,
@@ -55,6 +58,7 @@ impl Arguments {
     fn config(&self) -> EngineConfig {
         let mut config = EngineConfig::new(&self.model);
         config.cache_dir.clone_from(&self.cache_dir);
+        config.kv.clone_from(&self.kv);
         config.fork.clone_from(&self.environment.fork);
         config
     }

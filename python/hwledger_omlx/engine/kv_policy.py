@@ -1,0 +1,105 @@
+"""At which policy the KV of each loaded model is held: read as users write it, fitted to the model, put in force."""
+
+import asyncio
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from hwledger_omlx._native import KvPolicy, fingerprint_folder
+from hwledger_omlx.engine import upstream
+from hwledger_omlx.engine.model_folder import ModelFolder
+from hwledger_omlx.errors import EngineError, KvPolicyError
+from hwledger_omlx.fork.home import home
+from hwledger_omlx.fork.verify import HookReport
+from hwledger_omlx.hooks.layer_caches.dial import PLAIN, Dial, dial_of, set_dial
+
+KvSetting = str | Mapping[str, Any] | KvPolicy | None
+"""A policy as text, such as `"8"` or `"k8v4"`, as a mapping, or parsed; None for 16 bit."""
+
+_PATCH = "kv-quant"
+
+
+def parse(given: KvSetting) -> KvPolicy:
+    """The policy that a user has named.
+
+    Raises:
+        KvPolicyError: it is none.
+    """
+    if isinstance(given, KvPolicy):
+        return given
+    if given is None:
+        return KvPolicy.parse(PLAIN)
+    if isinstance(given, str):
+        return KvPolicy.parse(given)
+    if isinstance(given, Mapping):
+        try:
+            text = json.dumps(dict(given))
+        except (TypeError, ValueError) as error:
+            raise KvPolicyError(f"this mapping is no KV policy: {error}") from error
+        return KvPolicy.from_json(text)
+    raise KvPolicyError(f"a KV policy is a text such as '8' or 'k8v4', a mapping or a KvPolicy, not {given!r}")
+
+
+def is_plain(policy: KvPolicy) -> bool:
+    """Whether nothing is encoded, running or at rest."""
+    return str(policy) == PLAIN
+
+
+def profile_file(folder: Path) -> Path:
+    """Where `kv calibrate` keeps what it measured of the model in `folder`."""
+    return home() / "kv-profiles" / f"{fingerprint_folder(folder, home() / 'fingerprints.json').hex()}.json"
+
+
+@dataclass(frozen=True, slots=True)
+class Fitted:
+    """A policy that a model can take."""
+
+    scheduler: Any
+    dial: Dial
+
+    def put_in_force(self) -> None:
+        """For requests that begin from now on."""
+        set_dial(self.scheduler, self.dial)
+
+
+async def fit(policy: KvPolicy, folder: ModelFolder, placed: upstream.Placed, hooks: Sequence[HookReport]) -> Fitted:
+    """Fits a policy to a loaded model.
+
+    Raises:
+        KvPolicyError: the model cannot take it; names the layer. Or it asks for a profile that is not there.
+        EngineError: the patch that would carry it out is not in use.
+    """
+    scheduler = upstream.scheduler_of(placed)
+    if is_plain(policy):
+        return Fitted(scheduler, Dial())
+    unused = [hook for hook in hooks if hook.patch.endswith(_PATCH) and hook.status not in {"applied", "drifted"}]
+    if unused:
+        raise EngineError(
+            f"KV policy {policy} cannot be in force: hook {unused[0].id} is {unused[0].status}: {unused[0].reason}"
+        )
+    if upstream.has_fork_cache(placed):
+        raise EngineError(f"KV policy {policy} cannot be in force with the fork's own cache; use cache='paged' or None")
+    geometry = await _geometry(placed, scheduler)
+    profile = await asyncio.to_thread(_profile, folder) if policy.needs_profile else None
+    resolved = policy.resolve(geometry.text, profile)
+    return Fitted(scheduler, Dial.parse(resolved, geometry.paths))
+
+
+def in_force(placed: upstream.Placed) -> str:
+    """The text of the policy that new requests of a model run at."""
+    return dial_of(upstream.scheduler_of(placed)).policy
+
+
+async def _geometry(placed: upstream.Placed, scheduler: Any) -> Any:
+    from hwledger_omlx.hooks.kv_quant import geometry  # MLX, which not every import of the package needs
+
+    return await upstream.on_inference_thread(placed, lambda: geometry.measure(scheduler.model))
+
+
+def _profile(folder: ModelFolder) -> str | None:
+    try:
+        return profile_file(folder.path).read_text(encoding="utf-8")
+    except FileNotFoundError:
+        return None

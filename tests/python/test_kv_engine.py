@@ -1,0 +1,201 @@
+"""KV policies in an engine: what they cost and change, under restore, batches and changes while it serves."""
+
+import concurrent.futures
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+import hwledger_omlx as hw
+from architectures import ARCHITECTURES, write
+from architectures.prompts import conversation, edited
+from hwledger_omlx.engine import upstream
+from hwledger_omlx.fork import probe_model
+from hwledger_omlx.hooks.layer_caches.quantized import QuantizedKVCache
+
+PROMPT = "The quick brown fox jumps over the lazy dog, and then does so again. " * 12
+LONGER = "All of that, " * 5
+EDITED = PROMPT[:300] + "No." + PROMPT[303:]
+POLICIES = (
+    "8",
+    "k8v4",
+    "4,0:16",
+    "3,first=4,recent=24",
+    "affine-6:32",
+    "channel-4",
+    "rotated-3.5",
+    "16/8",
+    "16/channel-4",
+    "16/lossless",
+    "8/4",
+    "channel-4/rotated-4",
+)
+
+
+def ask(engine: hw.Engine, prompt: str, max_tokens: int = 16) -> hw.Generation:
+    return engine.generate(prompt, max_tokens=max_tokens, temperature=0.0)
+
+
+def _restored_tokens(engine: hw.Engine) -> int:
+    restores = engine.cache.stats().restores
+    return restores.hot_tokens + restores.cold_tokens
+
+
+def scheduler(engine: hw.Engine) -> Any:
+    return upstream.scheduler_of(next(iter(engine._session._models.values())).placed)
+
+
+@pytest.fixture(scope="module")
+def wide_model(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return probe_model.write(tmp_path_factory.mktemp("model") / "wide")
+
+
+@pytest.fixture(scope="module")
+def uncached(wide_model: Path) -> Iterator[hw.Engine]:
+    with hw.Engine(wide_model, cache=None, progress=False) as engine:
+        yield engine
+
+
+@pytest.mark.parametrize("kv", POLICIES)
+def test_text_at_a_policy_does_not_change_with_what_is_restored(
+    wide_model: Path, uncached: hw.Engine, tmp_path: Path, kv: str
+) -> None:
+    uncached.set_kv_policy(kv)
+    expected = {prompt: ask(uncached, prompt).token_ids for prompt in (PROMPT, EDITED, PROMPT + LONGER)}
+    is_exact = kv.partition("/")[2] in {"", "lossless"} and not kv.startswith("channel") and "recent" not in kv
+    restored = []
+    with hw.Engine(wide_model, kv=kv, cache_dir=tmp_path, progress=False) as engine:
+        for prompt in (PROMPT, PROMPT, EDITED):
+            answer = ask(engine, prompt)
+            restored.append(answer.usage.cached_tokens)
+            assert answer.token_ids == expected[prompt] or (restored[-1] and not is_exact)
+    with hw.Engine(wide_model, kv=kv, cache_dir=tmp_path, progress=False) as engine:
+        answer = ask(engine, PROMPT + LONGER)
+        restored.append(answer.usage.cached_tokens)
+        assert answer.token_ids == expected[PROMPT + LONGER] or not is_exact
+        assert engine.cache.stats().disk.quarantined_records == 0
+    assert restored == [0, len(PROMPT) - 1, 300, len(PROMPT)]
+
+
+@pytest.mark.parametrize("name", ["llama", "llama-mqa", "deepseek-v3", "gemma3", "gpt-oss", "qwen3-next", "falcon-h1"])
+def test_every_kind_of_layer_keeps_its_text(tmp_path: Path, name: str) -> None:
+    architecture = next(each for each in ARCHITECTURES if each.name == name)
+    folder = write(tmp_path / name, architecture)
+    prompt = conversation()[:700]
+    prompts = (prompt, prompt, edited(prompt, "0123456789"))
+    with hw.Engine(folder, kv="8", cache=None, progress=False) as engine:
+        expected = [ask(engine, each).token_ids for each in prompts]
+    with hw.Engine(folder, kv="8", cache_dir=tmp_path / "kv", progress=False) as engine:
+        assert [ask(engine, each).token_ids for each in prompts] == expected
+        assert _restored_tokens(engine) > 0
+
+
+@pytest.mark.parametrize(("kv", "bits"), [("8", 8), ("4", 4), ("k8v4", 6)])
+def test_a_policy_takes_the_bytes_that_were_predicted(wide_model: Path, kv: str, bits: float) -> None:
+    with hw.Engine(wide_model, kv=kv, cache=None, progress=False) as engine:
+        rows = [row for layer in _running(engine, PROMPT) for row in layer.rows]
+    assert all(isinstance(row, QuantizedKVCache) for row in rows)
+    held = [side for row in rows for side in (row.held_keys, row.held_values)]
+    used = sum(component.nbytes for side in held for component in side.components())
+    # The model is in float32, and so are the scale and the bias of each 32 numbers.
+    numbers = sum(2 * 32 * side.tokens for side in held)
+    assert used * 8 == pytest.approx(numbers * (bits + 2 * 32 / 32), rel=0.02)
+
+
+def _running(engine: hw.Engine, prompt: str) -> Any:
+    """The layer caches of the running batch after a few tokens of a request."""
+    stream = engine.stream(prompt, max_tokens=200, temperature=0.0)
+    for _, event in zip(range(8), (each for each in stream if isinstance(each, hw.TokenEvent)), strict=False):
+        assert event
+    return scheduler(engine).batch_generator._generation_batch.prompt_cache
+
+
+def test_requests_of_different_policies_share_a_batch_and_end_as_they_began(wide_model: Path, tmp_path: Path) -> None:
+    policies = ("16", "4", "k8v4", "channel-4", "8")
+    prompts = [f"{index}. {PROMPT[: 200 + 90 * index]}" for index in range(len(policies))]
+    expected = []
+    for policy, prompt in zip(policies, prompts, strict=True):
+        with hw.Engine(wide_model, kv=policy, cache=None, progress=False) as engine:
+            expected.append(ask(engine, prompt, 60).token_ids)
+    for cache in (None, "paged"):
+        with (
+            hw.Engine(wide_model, cache=cache, cache_dir=tmp_path, progress=False) as engine,
+            concurrent.futures.ThreadPoolExecutor(len(policies)) as pool,
+        ):
+            answers = []
+            for policy, prompt in zip(policies, prompts, strict=True):
+                engine.set_kv_policy(policy)
+                stream = engine.stream(prompt, max_tokens=60, temperature=0.0)
+                assert next(each for each in stream if isinstance(each, hw.TokenEvent))
+                answers.append(pool.submit(_result, stream))
+            assert [answer.result() for answer in answers] == expected
+
+
+def _result(stream: Any) -> tuple[int, ...]:
+    *_, last = stream
+    token_ids: tuple[int, ...] = last.result.token_ids
+    return token_ids
+
+
+def test_prompts_of_a_former_policy_are_restored_where_they_lost_nothing(wide_model: Path, tmp_path: Path) -> None:
+    def restored(engine: hw.Engine, kv: str) -> int:
+        engine.set_kv_policy(kv)
+        return ask(engine, PROMPT).usage.cached_tokens
+
+    with hw.Engine(wide_model, kv="8", cache_dir=tmp_path, progress=False) as engine:
+        assert [restored(engine, kv) for kv in ("8", "16", "4")] == [0, 0, len(PROMPT) - 1]
+    with hw.Engine(wide_model, kv="k4v8", cache_dir=tmp_path, progress=False) as engine:
+        whole = len(PROMPT) - 1
+        # From 8 bits, but not from 4; what was encoded along channels is no affine group.
+        assert [restored(engine, kv) for kv in ("k4v8", "rotated-4", "6", "3")] == [whole] * 4
+        assert engine.kv_policy() == "3"
+
+
+def test_lossless_at_rest_is_the_text_in_16_bit(wide_model: Path, uncached: hw.Engine, tmp_path: Path) -> None:
+    uncached.set_kv_policy("16")
+    expected = ask(uncached, PROMPT).token_ids
+    with hw.Engine(wide_model, kv="16/lossless", cache_dir=tmp_path, progress=False) as engine:
+        assert [ask(engine, PROMPT).token_ids for _ in range(3)] == [expected] * 3
+        assert _restored_tokens(engine) == 2 * (len(PROMPT) - 1)
+
+
+@pytest.mark.parametrize(
+    ("kv", "words"),
+    [
+        ("7", "7"),
+        ("turbo", "turbo"),
+        ("4,9:8", "layer 9"),
+        ("affine:4:64", "layer 0"),
+        ("auto:0.3", "kv calibrate"),
+        ({"live": {"bits": 4}, "colour": 1}, "colour"),
+        (4, "not 4"),
+    ],
+)
+def test_a_policy_that_cannot_be_is_refused_before_any_request(wide_model: Path, kv: Any, words: str) -> None:
+    with pytest.raises(hw.KvPolicyError, match=words):
+        hw.Engine(wide_model, kv=kv, cache=None, progress=False)
+
+
+def test_a_refused_policy_changes_nothing(wide_model: Path, uncached: hw.Engine) -> None:
+    uncached.set_kv_policy("8")
+    for wrong in ("7", "4,9:8", "affine:4:128"):
+        with pytest.raises(hw.KvPolicyError):
+            uncached.set_kv_policy(wrong)
+    assert uncached.kv_policy() == "8"
+    with pytest.raises(hw.ModelError, match="no model"):
+        uncached.set_kv_policy("4", model="nobody")
+    assert ask(uncached, PROMPT, 2).token_ids
+
+
+def test_layers_without_kv_are_named(tmp_path: Path) -> None:
+    folder = write(tmp_path / "m", next(each for each in ARCHITECTURES if each.name == "qwen3-next"))
+    with hw.Engine(folder, kv="8", cache=None, progress=False) as engine:
+        assert ask(engine, PROMPT, 2).token_ids
+        with pytest.raises(hw.KvPolicyError, match="layer 0"):
+            engine.set_kv_policy("8,0:4")
+
+
+def test_the_forks_own_cache_is_in_16_bit(wide_model: Path, tmp_path: Path) -> None:
+    with pytest.raises(hw.EngineError, match="fork's own cache"):
+        hw.Engine(wide_model, kv="8", cache="fork", cache_dir=tmp_path)
