@@ -1,4 +1,4 @@
-"""What a model predicts while its keys and values are held at the formats of a dial. Knows mlx-lm models and our caches.
+"""What a model predicts while its keys and values are held at a dial's formats. Knows mlx-lm models and our caches.
 
 The tokens go through running caches in chunks, as in prefill, so all that a token attends to is what is held.
 """
@@ -56,7 +56,9 @@ class LoadedModel:
         """Empty layer caches at the formats of `dial`, with room for exactly `tokens` tokens."""
         return build(dial, make_prompt_cache(self.model), tokens)
 
-    def logits(self, ids: Sequence[int], caches: Sequence[Any], chunk_tokens: int = CHUNK_TOKENS) -> NDArray[np.float32]:
+    def logits(
+        self, ids: Sequence[int], caches: Sequence[Any], chunk_tokens: int = CHUNK_TOKENS
+    ) -> NDArray[np.float32]:
         """Logits `[tokens, vocabulary]` of `ids`, which the caches hold afterwards."""
         found = []
         for start in range(0, len(ids), chunk_tokens):

@@ -5,7 +5,7 @@ The conversations of one context share all but the question, so the context goes
 
 import copy
 from collections.abc import Sequence
-from os.path import commonprefix
+from itertools import takewhile
 from typing import Any
 
 import mlx.core as mx
@@ -32,7 +32,8 @@ class Answering:
         """The greedy answers to conversations of one context."""
         asked = [self._ids(conversation) for conversation in conversations]
         # One token of each is left, whose logits are where the answer begins.
-        shared = min(len(commonprefix(asked)), *(len(ids) - 1 for ids in asked))
+        alike = takewhile(lambda tokens: len(set(tokens)) == 1, zip(*(ids[:-1] for ids in asked), strict=False))
+        shared = sum(1 for _ in alike)
         caches = self._loaded.caches(self._dial, max(len(ids) for ids in asked) + _ANSWER_TOKENS)
         if shared:
             self._prefill(asked[0][:shared], caches)

@@ -40,11 +40,6 @@ def error_on_other_channels(given: Vectors, back: Vectors) -> float:
     return float(np.linalg.norm(one - other) / np.linalg.norm(one))
 
 
-def bfloat16(array: Vectors) -> Any:
-    """As an evaluated MLX array of that type."""
-    return typed(array, "bfloat16")
-
-
 def typed(array: Vectors, dtype: str) -> Any:
     """As an evaluated MLX array of the type with that name."""
     import mlx.core as mx

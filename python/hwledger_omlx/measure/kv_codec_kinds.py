@@ -1,13 +1,15 @@
-"""The codecs that `bench kv` compares, behind one face: ours at rest (Rust), ours live (MLX), MLX's and mlx-vlm's own."""
+"""The codecs that `bench kv` compares, behind one face: ours at rest (Rust) and live (MLX), MLX's and mlx-vlm's own."""
 
-from collections.abc import Callable, Sequence
+import importlib
+from collections.abc import Sequence
 from typing import Any, Protocol
 
 import mlx.core as mx
 import numpy as np
 
-from hwledger_omlx import _native
 from hwledger_omlx.hooks.layer_caches import formats
+
+_native: Any = importlib.import_module("hwledger_omlx._native")
 
 NATIVE, LIVE, MLX, TURBOQUANT = "hwledger-omlx", "live caches", "MLX", "mlx-vlm TurboQuant"
 
@@ -76,9 +78,8 @@ class TurboQuant:
     """The codec that mlx-vlm's `TurboQuantKVCache` makes for the keys, or for the values, at `bits`."""
 
     def __init__(self, bits: float, like: Any, part: str = "keys") -> None:
-        from mlx_vlm.turboquant import TurboQuantKVCache
-
-        cache = TurboQuantKVCache(bits=bits)
+        # Imported here, and only where it is measured: all of mlx-vlm comes with it.
+        cache = importlib.import_module("mlx_vlm.turboquant").TurboQuantKVCache(bits=bits)
         cache._ensure_codecs(like, like)
         self._codec = cache.key_codec if part == "keys" else cache.value_codec
 
@@ -141,6 +142,3 @@ def as_numpy(array: Any) -> "np.ndarray[Any, np.dtype[np.float32]]":
 def _halves(array: Any) -> tuple[Any, Any]:
     rows = array.shape[1] // 2
     return array[:, :rows], array[:, rows:]
-
-
-Make = Callable[[Any], Codec]

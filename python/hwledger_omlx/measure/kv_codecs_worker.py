@@ -124,9 +124,7 @@ def _identical(name: str, dtype: str) -> dict[str, float]:
 
 
 def _outliers(kind: str, name: str) -> dict[str, float]:
-    given = data.bfloat16(data.with_outliers(ROWS, 4 * RUN_TOKENS)[None])
-    array_of_keys = given
-    codec = made(kind, name, array_of_keys)
+    given = data.typed(data.with_outliers(ROWS, 4 * RUN_TOKENS)[None], "bfloat16")
     if kind == NATIVE:
         # The codec takes no more than a block at a time.
         blocks = [given[:, :, start : start + RUN_TOKENS] for start in range(0, given.shape[2], RUN_TOKENS)]
@@ -136,6 +134,7 @@ def _outliers(kind: str, name: str) -> dict[str, float]:
         back = np.concatenate([as_numpy(codec.decode(each)) for each in kept], axis=2)
         nbytes = sum(codec.nbytes(each) for each in kept)
     else:
+        codec = made(kind, name, given)
         kept_whole = codec.encode(given)
         back, nbytes = as_numpy(codec.decode(kept_whole)), codec.nbytes(kept_whole)
     return {
@@ -146,7 +145,7 @@ def _outliers(kind: str, name: str) -> dict[str, float]:
 
 def _size(name: str) -> float:
     """Bytes that the store's records of keys and values take, as a share of the same in 16 bit."""
-    parts = [data.bfloat16(data.normal(ROWS, 4 * RUN_TOKENS, seed)[None]) for seed in range(2)]
+    parts = [data.typed(data.normal(ROWS, 4 * RUN_TOKENS, seed)[None], "bfloat16") for seed in range(2)]
     tokens = array("I", range(4 * RUN_TOKENS))
     row_bytes = data.WIDTH * 2
     live = []

@@ -1,4 +1,4 @@
-"""The ways to hold keys and values that `bench kv` compares. Names formats as resolved policies do; measures nothing."""
+"""The ways to hold keys and values that `bench kv` compares, named as resolved policies name them. Measures nothing."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass

@@ -4,15 +4,16 @@ Scheme by scheme, bits by bits, keys and values apart and together, each against
 against the uniform policies at the same bytes. All of it is deterministic, so each is measured once.
 """
 
+import json
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
-from hwledger_omlx import _native
 from hwledger_omlx.engine import model_folder
 from hwledger_omlx.errors import HarnessError
+from hwledger_omlx.kv.policies import has_policies
 from hwledger_omlx.measure.bars import Bar, Comparison, Result
 from hwledger_omlx.measure.engine_bench import Ask, OnTurn
 from hwledger_omlx.measure.harness import Contestant, Measure, Samples, Turn, measure_in_turns
@@ -81,7 +82,7 @@ class Quality:
             HarnessError: the worker failed.
         """
         folder = model_folder.locate(self.model)
-        points = grid(_head_width(folder)) if self.points is None else list(self.points)
+        points = grid(head_width(folder)) if self.points is None else list(self.points)
         options = {"model": str(folder.path), "windows": self.windows, "window_tokens": self.window_tokens}
         target = f"{_WORKER}:open_model"
         with WorkerProcess("quality", target, options, timeout_s=_TIMEOUT_S) as worker:
@@ -125,8 +126,10 @@ class Quality:
     ) -> list[Result]:
         """`auto` at the bytes of uniform policies, each against the best uniform one that takes no more."""
         uniform = [each for each in found if each.point.side == "K+V"]
-        budgets = [each for bits in AUTO_BITS for each in uniform if (each.point.scheme, each.point.bits) == ("affine", bits)]
-        if not budgets or not hasattr(_native, "KvPolicy"):
+        budgets = [
+            each for bits in AUTO_BITS for each in uniform if (each.point.scheme, each.point.bits) == ("affine", bits)
+        ]
+        if not budgets or not has_policies():
             return []
         if on_turn is not None:
             on_turn("auto", Turn(0, "calibrating", warm_up=False), 0, 1)
@@ -174,8 +177,8 @@ class Quality:
         notes = [
             f"Held-out text of {tokens:,} tokens in contexts of {self.window_tokens:,}, through the running caches in "
             "chunks of 256, so that attention sees what is held. KL is that of the next-token distribution to 16 bit; "
-            "top-1 counts likeliest tokens that tie as equal. Bits a number and bytes are the caches' own, with scales, "
-            "biases and norms.",
+            "top-1 counts likeliest tokens that tie as equal. Bits a number and bytes are the caches' own: with "
+            "scales, biases and norms.",
         ]
         if asked := next((each.recalled[1] for each in found if each.recalled), None):
             lengths = " and ".join(f"{length:,}" for length in self.recall_lengths)
@@ -186,7 +189,7 @@ class Quality:
                 "values affine (KIVI). affine and rotated stand beside it without a bar."
             )
         notes += [f"{name} is {policy}." for name, policy in policies.items()]
-        if not hasattr(_native, "KvPolicy"):
+        if not has_policies():
             notes.append("auto was not measured: this build has no KvPolicy.")
         return notes
 
@@ -200,9 +203,12 @@ class QualityFound:
     notes: Sequence[str] = field(default_factory=tuple)
 
 
-def _head_width(folder: model_folder.ModelFolder) -> int:
-    """Numbers of a key, by which the grid chooses its groups."""
-    import json
+def head_width(folder: model_folder.ModelFolder) -> int:
+    """Numbers of a key, by which the grid chooses its groups.
+
+    Raises:
+        HarnessError: the model's config does not say.
+    """
 
     config = json.loads((folder.path / "config.json").read_text(encoding="utf-8"))
     with suppress(KeyError):
@@ -225,7 +231,11 @@ def _measurement(samples: Samples, point: Point, full_nbytes: float) -> Measurem
     measured = {name: values[0] for name, values in samples.values[point.name].items()}
     made = Measurement(
         point,
-        *(measured[name] for name in ("perplexity", "mean_kl", "max_kl", "top1", "nbytes")),
+        perplexity=measured["perplexity"],
+        mean_kl=measured["mean_kl"],
+        max_kl=measured["max_kl"],
+        top1=measured["top1"],
+        nbytes=measured["nbytes"],
         share=measured["nbytes"] / full_nbytes,
     )
     if "asked" not in measured:

@@ -13,9 +13,10 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from hwledger_omlx import _native, probes
+from hwledger_omlx import probes
 from hwledger_omlx.hooks.kv_quant import geometry
 from hwledger_omlx.hooks.layer_caches.dial import CacheDial, Dial, Side
+from hwledger_omlx.kv import policies
 from hwledger_omlx.kv.calibration import Calibration
 from hwledger_omlx.kv.prediction import LoadedModel, held_nbytes
 from hwledger_omlx.kv.profile import Profile
@@ -37,10 +38,10 @@ class QualityWorker:
 
     def __init__(self, loaded: LoadedModel, windows: int, window_tokens: int) -> None:
         self._loaded = loaded
-        self._windows = windows
-        self._heldout = {"window": window_tokens, "windows": windows, "separator": _separator(loaded)}
+        self._window_tokens = window_tokens
+        self._windows = self._heldout(windows)
         self._geometry = geometry.measure(loaded.model)
-        self._reference: dict[tuple[int, ...], NDArray[np.float32]] = {}
+        self._reference: list[NDArray[np.float32]] = []
         self._profile: Profile | None = None
 
     def __call__(self, request: Request) -> Any:
@@ -51,80 +52,61 @@ class QualityWorker:
             return self._recall(self._dial(request["recall"]), request["lengths"], int(request["per_cell"]))
         return self._predict(self._dial(request["predict"]))
 
+    def _heldout(self, windows: int) -> list[list[int]]:
+        # Only models of this vocabulary saw the separator in training.
+        separator = SEPARATOR if len(self._loaded.encode(SEPARATOR)) == 1 else "\n\n"
+        return probes.heldout_windows(
+            self._loaded.encode, window=self._window_tokens, windows=windows, separator=separator
+        )
+
     def _dial(self, said: dict[str, str]) -> Dial:
         if "policy" in said:
             profile = None if self._profile is None else json.dumps(self._profile.as_json())
-            resolved = _native.KvPolicy.parse(said["policy"]).resolve(self._geometry.text, profile)
-            return Dial.parse(resolved, self._geometry.paths)
+            return Dial.parse(
+                policies.parse(said["policy"]).resolve(self._geometry.text, profile), self._geometry.paths
+            )
         sides = CacheDial(Side(said["k"]), Side(said["v"]))
         return Dial(caches={path: sides for layer in self._geometry.paths for path in layer})
 
     def _predict(self, dial: Dial) -> dict[str, Any]:
-        predicted = _Predicted(self._loaded, dial)
-        divergence = probes.divergence(self._in_full, predicted.logits, self._loaded.encode, **self._heldout)
-        perplexity = probes.perplexity(predicted.log_probs, self._loaded.encode, **self._heldout)
+        if not self._reference:
+            plain = (self._loaded.caches(Dial(), len(ids)) for ids in self._windows)
+            self._reference = [
+                self._loaded.logits(ids, caches) for ids, caches in zip(self._windows, plain, strict=True)
+            ]
+        divergences, nats, nbytes = [], 0.0, 0
+        for ids, reference in zip(self._windows, self._reference, strict=True):
+            caches = self._loaded.caches(dial, len(ids))
+            logits = self._loaded.logits(ids, caches)
+            divergences.append(probes.compare(reference, logits))
+            nats -= float(probes.log_probs_of(logits, ids).sum())
+            nbytes += held_nbytes(caches)
+        divergence = probes.combined(divergences)
+        perplexity = probes.Perplexity(sum(len(ids) - 1 for ids in self._windows), nats)
         return {
             "perplexity": perplexity.perplexity,
             "mean_kl": divergence.mean_kl,
             "max_kl": divergence.max_kl,
             "top1": divergence.top1,
-            "nbytes": float(predicted.nbytes),
+            "nbytes": float(nbytes),
             "policy": dial.policy,
         }
-
-    def _in_full(self, ids: list[int]) -> NDArray[np.float32]:
-        key = tuple(ids)
-        if key not in self._reference:
-            self._reference[key] = self._loaded.logits(ids, self._loaded.caches(Dial(), len(ids)))
-        return self._reference[key]
 
     def _recall(self, dial: Dial, lengths: Sequence[int], per_cell: int) -> dict[str, Any]:
         answering = Answering(self._loaded, dial)
         report = probes.recall(answering, answering.count_tokens, lengths=lengths, per_cell=per_cell)
-        depths = sorted({cell.depth for cell in report.cells})
-        by_depth = {depth: [cell for cell in report.cells if cell.depth == depth] for depth in depths}
-        return {
-            "asked": report.asked,
-            "right": report.right,
-            "by_depth": [
-                [depth, sum(cell.right for cell in cells), sum(cell.asked for cell in cells)]
-                for depth, cells in by_depth.items()
-            ],
-        }
+        by_depth = []
+        for depth in sorted({cell.depth for cell in report.cells}):
+            cells = [cell for cell in report.cells if cell.depth == depth]
+            by_depth.append([depth, sum(cell.right for cell in cells), sum(cell.asked for cell in cells)])
+        return {"asked": report.asked, "right": report.right, "by_depth": by_depth}
 
     def _calibrate(self, tokens: int) -> dict[str, Any]:
         # Of the held-out text what the other measurements do not read.
-        window = self._heldout["window"]
-        more = probes.heldout_windows(
-            self._loaded.encode, **{**self._heldout, "windows": self._windows + -(-tokens // window)}
-        )
-        ids = [token for ids in more[self._windows :] for token in ids][:tokens]
+        more = self._heldout(len(self._windows) + -(-tokens // self._window_tokens))[len(self._windows) :]
+        ids = [token for window in more for token in window][:tokens]
         if not ids:
             raise ValueError("the held-out text is too short to calibrate on what the windows leave of it")
-        layers = Calibration(self._loaded, ids, window_tokens=window).run()
+        layers = Calibration(self._loaded, ids, window_tokens=self._window_tokens).run()
         self._profile = Profile(_NO_DIGEST, _NO_DIGEST, len(ids), layers)
         return {"tokens": len(ids)}
-
-
-class _Predicted:
-    """Logits at a dial, each window's kept until its perplexity was asked for too."""
-
-    def __init__(self, loaded: LoadedModel, dial: Dial) -> None:
-        self._loaded = loaded
-        self._dial = dial
-        self._kept: dict[tuple[int, ...], NDArray[np.float64]] = {}
-        self.nbytes = 0
-
-    def logits(self, ids: list[int]) -> NDArray[np.float32]:
-        caches = self._loaded.caches(self._dial, len(ids))
-        found = self._loaded.logits(ids, caches)
-        self.nbytes += held_nbytes(caches)
-        self._kept[tuple(ids)] = probes.log_probs_of(found, ids)
-        return found
-
-    def log_probs(self, ids: list[int]) -> NDArray[np.float64]:
-        return self._kept[tuple(ids)]
-
-
-def _separator(loaded: LoadedModel) -> str:
-    return SEPARATOR if len(loaded.encode(SEPARATOR)) == 1 else "\n\n"

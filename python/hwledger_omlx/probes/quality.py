@@ -120,9 +120,7 @@ def combined(parts: Iterable[Divergence]) -> Divergence:
     tokens = sum(part.tokens for part in found)
     if not tokens:
         raise ValueError("nothing was compared")
-    mean_kl, top1 = (
-        sum(getattr(part, name) * part.tokens for part in found) / tokens for name in ("mean_kl", "top1")
-    )
+    mean_kl, top1 = (sum(getattr(part, name) * part.tokens for part in found) / tokens for name in ("mean_kl", "top1"))
     return Divergence(tokens, mean_kl, max(part.max_kl for part in found), top1)
 
 
