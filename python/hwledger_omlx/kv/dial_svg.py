@@ -23,8 +23,8 @@ def dial_svg(view: DialView) -> str:
     width = max(_LEAST_WIDTH, _LEFT + _STEP * len(view.layers) + 16)
     said = escape(headline(view))
     drawn = [
-        f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {width} {_AXIS + _HALF + 40}" width="{width}" role="img" '
-        'font-family="sans-serif" font-size="11" fill="currentColor">',
+        f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {width} {_AXIS + _HALF + 40}" width="{width}" '
+        'role="img" font-family="sans-serif" font-size="11" fill="currentColor">',
         f"<title>{said}</title>",
         _text(0, 12, _shortened(headline(view), width // 6)),
         _text(0, _AXIS - _HALF // 2, "K"),

@@ -42,7 +42,7 @@ class DialPicture:
 
 def dial_table(view: DialView) -> Table:
     """One row a layer: both formats with a bar of their bits, bytes, and what was measured."""
-    table = Table(box=box.SIMPLE_HEAD, pad_edge=False, show_edge=False, padding=(0, 2, 0, 0))
+    table = Table(box=box.SIMPLE_HEAD, pad_edge=False, show_edge=False, padding=(0, 1, 0, 0))
     table.add_column("", justify="right", no_wrap=True)
     for side in ("K", "V"):
         table.add_column(side, no_wrap=True)
@@ -61,7 +61,7 @@ def dial_table(view: DialView) -> Table:
 def profile_table(profile: Profile) -> Table:
     """What calibration measured of each layer: the KL of formats that all parts have, and a bar of the coarsest's."""
     names = _shown_formats(profile)
-    table = Table(box=box.SIMPLE_HEAD, pad_edge=False, show_edge=False, padding=(0, 2, 0, 0))
+    table = Table(box=box.SIMPLE_HEAD, pad_edge=False, show_edge=False, padding=(0, 1, 0, 0))
     table.add_column("", justify="right", no_wrap=True)
     table.add_column("", no_wrap=True)
     for name in names:
