@@ -219,14 +219,29 @@ class Store:
 
 @final
 class Layout:
-    """What the blocks of a namespace hold: an array `[1, rows, tokens, width]` a part, of `row_bytes` bytes a width."""
+    """What the blocks of a namespace hold: an array `[1, rows, tokens, width]` a part, of `row_bytes` bytes a width.
+
+    A part is `(rows, row_bytes)`, kept as it is, or `(rows, row_bytes, codec)`, kept encoded in RAM and on disk. A codec is
+    `(scheme, element, width)`: the scheme's short name, the arrays' type of numbers (`float16`, `bfloat16` or `float32`) and
+    the numbers of a width, for example `("affine:4:64", "bfloat16", 128)`. What is restored is what the codec gives back.
+
+    Raises:
+        ValueError: a part without bytes, an unknown codec, or one that does not fit the part; it names the part.
+    """
 
     def __new__(
-        cls, parts: Sequence[tuple[int, int]], needs_snapshot: bool = False, description: bytes = b""
+        cls,
+        parts: Sequence[tuple[int, int] | tuple[int, int, tuple[str, str, int] | None]],
+        needs_snapshot: bool = False,
+        description: bytes = b"",
     ) -> Self: ...
     @property
     def parts(self) -> list[tuple[int, int]]:
         """`(rows, row_bytes)` of each part."""
+
+    @property
+    def codecs(self) -> list[tuple[str, str, int] | None]:
+        """`(scheme, element, width)` of each part that is kept encoded, `None` of the others."""
 
     @property
     def needs_snapshot(self) -> bool:
@@ -238,7 +253,7 @@ class Layout:
 
     @property
     def token_bytes(self) -> int:
-        """Bytes of one token in all parts."""
+        """Bytes of one token in all parts, in the arrays."""
 
     def __eq__(self, other: object, /) -> bool: ...
     def __ne__(self, other: object, /) -> bool: ...
@@ -270,7 +285,7 @@ class Match:
 
     @property
     def nbytes(self) -> int:
-        """Payload bytes of the restorable tokens, all parts."""
+        """Bytes of the restorable tokens in the arrays, all parts."""
 
     @property
     def description(self) -> bytes:
@@ -279,6 +294,10 @@ class Match:
     @property
     def parts(self) -> list[tuple[int, int]]:
         """`(rows, row_bytes)` of each part; empty where nothing matched."""
+
+    @property
+    def codecs(self) -> list[tuple[str, str, int] | None]:
+        """`(scheme, element, width)` of each part that is kept encoded, `None` of the others."""
 
     @property
     def snapshot_position(self) -> int | None:
@@ -333,11 +352,11 @@ class Restored:
 
     @property
     def bytes_hot(self) -> int:
-        """Payload bytes that came from RAM."""
+        """Bytes that came from RAM, as they are in the arrays."""
 
     @property
     def bytes_cold(self) -> int:
-        """Payload bytes that came from disk."""
+        """Bytes that came from disk, as they are in the arrays."""
 
     def __eq__(self, other: object, /) -> bool: ...
     def __ne__(self, other: object, /) -> bool: ...
@@ -352,7 +371,7 @@ class Saved:
 
     @property
     def nbytes(self) -> int:
-        """Payload bytes of these and of the snapshot."""
+        """Bytes of these and of the snapshot, as they are in the arrays."""
 
     @property
     def refused(self) -> str | None:

@@ -10,6 +10,7 @@ import pytest
 
 from hwledger_omlx import errors
 from hwledger_omlx._native import Layout, Snapshot, fingerprint_folder, namespace_digest
+from hwledger_omlx.cache import CacheStats
 from stores import ROWS, SPACE, WIDTH, empty_like, kv, layout_of, open_store, range_ids, same_bytes, save
 
 
@@ -304,3 +305,58 @@ def test_digests_and_fingerprints(tmp_path):
     assert fingerprint_folder(model) == before == fingerprint_folder(model, tmp_path / "memo")
     (model / "model.safetensors").write_bytes(b"others!")
     assert fingerprint_folder(model, tmp_path / "memo") != before
+
+
+ENCODED = [
+    ("affine:4:64", mx.bfloat16, "bfloat16"),
+    ("affine:8:32", mx.float16, "float16"),
+    ("affine:3:64", mx.float32, "float32"),
+]
+
+
+@pytest.mark.parametrize(("scheme", "dtype", "element"), ENCODED)
+def test_encoded_parts_come_back_as_mlx_quantizes_them(store, scheme, dtype, element):
+    tokens, width = 300, 128
+    given = [mx.random.normal((1, ROWS, 512, width)).astype(dtype)[:, :, 3:400] for _ in range(2)]
+    mx.eval(given)
+    row_bytes = width * dtype.size
+    layout = Layout([(ROWS, row_bytes, (scheme, element, width)), (ROWS, row_bytes)])
+    assert layout.codecs == [(scheme, element, width), None]
+    assert layout.parts == [(ROWS, row_bytes)] * 2
+    saved = store.save(SPACE, layout, range_ids(tokens), given)
+    assert (saved.refused, saved.nbytes) == (None, 2 * ROWS * row_bytes * tokens)
+    targets = [mx.zeros((1, ROWS, 301, width), dtype) for _ in given]
+    mx.eval(targets)
+    with store.lookup(SPACE, range_ids(tokens), 299) as match:
+        assert match.codecs == layout.codecs
+        assert match.restore(targets).tokens == 299
+    _, bits, group = scheme.split(":")
+    how = {"group_size": int(group), "bits": int(bits)}
+    packed, scales, biases = mx.quantize(given[0], **how)
+    right = mx.dequantize(packed, scales, biases, **how)
+    assert mx.array_equal(targets[0][:, :, :299], right[:, :, :299])
+    assert mx.array_equal(targets[1][:, :, :299], given[1][:, :, :299])
+    counts = CacheStats.parse(store.stats()).saves
+    assert counts.bytes_before_encoding == ROWS * row_bytes * tokens
+    assert counts.bytes_after_encoding == ROWS * tokens * (packed.nbytes + 2 * scales.nbytes) // (ROWS * 397)
+    assert counts.encode_durations.count == 2
+
+
+@pytest.mark.parametrize(
+    ("part", "said"),
+    [
+        ((1, 256, ("affine:7:64", "bfloat16", 128)), "part 1: .*bits"),
+        ((1, 256, ("affine:4:48", "bfloat16", 128)), "part 1: .*group"),
+        ((1, 160, ("affine:4:64", "bfloat16", 80)), "part 1: .*80.*multiple of 64"),
+        ((1, 256, ("zip", "bfloat16", 128)), "part 1: .*zip.*names no codec"),
+        ((1, 256, ("lossless", "int4", 128)), "part 1: .*int4.*no type of numbers"),
+        ((1, 512, ("affine:4:64", "bfloat16", 128)), "part 1: .*256 bytes, its rows have 512"),
+        ((0, 256, ("affine:4:64", "bfloat16", 128)), "at least one row"),
+    ],
+)
+def test_a_codec_that_does_not_fit_its_part_is_the_callers_mistake(part, said):
+    assert Layout([(1, 256, None)]) == Layout([(1, 256)])
+    with pytest.raises(ValueError, match=said):
+        Layout([(1, 8), part])
+    with pytest.raises(TypeError):
+        Layout([(1, 8, "affine:4:64")])

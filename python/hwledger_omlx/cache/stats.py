@@ -83,12 +83,15 @@ class Restores:
     hot_blocks: int = 0
     cold_blocks: int = 0
     hot_bytes: int = 0
+    """As they are in the engine's arrays, also where they were kept encoded."""
     cold_bytes: int = 0
     page_faults_per_second: float = 0.0
     """Blocks read from disk per second, over the last minute."""
     page_fault_share: float = 0.0
     """Blocks read from disk, of all blocks restored."""
     durations: Durations = Durations()
+    decode_durations: Durations = Durations()
+    """Of one part of one block, on one thread."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -101,6 +104,11 @@ class Saves:
     """Whose copy waited for room in the queue."""
     tokens: int = 0
     bytes: int = 0
+    """As they were in the engine's arrays."""
+    bytes_before_encoding: int = 0
+    """Of the parts that are kept encoded, as they were in the engine's arrays."""
+    bytes_after_encoding: int = 0
+    """The same as they are kept, in RAM and on disk."""
     blocks: int = 0
     snapshots: int = 0
     refused: Mapping[str, int] = field(default_factory=dict)
@@ -114,6 +122,8 @@ class Saves:
     """How long a save kept its caller."""
     durable_durations: Durations = Durations()
     """From acceptance until it was durable."""
+    encode_durations: Durations = Durations()
+    """Of one part of one block, on one thread."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -220,12 +230,15 @@ class CacheStats:
                 page_faults_per_second=said["page_faults_per_second"],
                 page_fault_share=said["page_fault_share"],
                 durations=Durations.of(said["restore_us"]),
+                decode_durations=Durations.of(said["decode_us"]),
             ),
             saves=Saves(
                 count=counts["saves"],
                 deferred=counts["saves_deferred"],
                 tokens=counts["tokens_saved"],
                 bytes=counts["bytes_saved"],
+                bytes_before_encoding=counts["bytes_before_encoding"],
+                bytes_after_encoding=counts["bytes_after_encoding"],
                 blocks=counts["blocks_saved"],
                 snapshots=counts["snapshots_saved"],
                 refused=said["refused"],
@@ -234,6 +247,7 @@ class CacheStats:
                 backlog_bytes=said["backlog_bytes"],
                 stall_durations=Durations.of(said["copy_us"]),
                 durable_durations=Durations.of(said["durable_us"]),
+                encode_durations=Durations.of(said["encode_us"]),
             ),
             disk=Disk(
                 used_bytes=said["disk_bytes"],
@@ -282,6 +296,7 @@ class CacheStats:
             ("page faults", f"{restores.page_faults_per_second:.1f}/s, {restores.page_fault_share:.0%} of blocks"),
             ("restore", str(restores.durations)),
             ("saved", _amount(saves.tokens, saves.bytes)),
+            ("encoded", _encoded(saves)),
             ("save stalls", str(saves.stall_durations)),
             ("refused", _by_reason(saves.refused)),
             ("waiting", _waiting(saves)),
@@ -317,6 +332,11 @@ def _by_reason(counts: Mapping[str, int]) -> str:
 
 def _amount(tokens: int, count: int) -> str:
     return f"{tokens:,} tokens, {size_text(count)}" if tokens or count else ""
+
+
+def _encoded(saves: Saves) -> str:
+    before, after = saves.bytes_before_encoding, saves.bytes_after_encoding
+    return f"{size_text(before)} kept as {size_text(after)}, x{after / before:.2f}" if before else ""
 
 
 def _waiting(saves: Saves) -> str:

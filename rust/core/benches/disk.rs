@@ -49,7 +49,7 @@ fn median(mut values: Vec<f64>) -> f64 {
 }
 
 fn namespace() -> NamespaceRow {
-    let parts = vec![PartLayout { rows: 8, row_bytes: 256 }; PARTS];
+    let parts = vec![PartLayout::plain(8, 256); PARTS];
     let layout = Layout { parts, needs_snapshot: false, description: b"bench".to_vec() };
     NamespaceRow { key: NamespaceKey([7; 32]), layout, label: "bench".to_owned() }
 }

@@ -23,7 +23,7 @@ fn limits() -> Limits {
 
 fn index() -> Index {
     let mut index = Index::new(limits());
-    let layout = Layout { parts: vec![PartLayout { rows: 8, row_bytes: 256 }; 72], ..Layout::default() };
+    let layout = Layout { parts: vec![PartLayout::plain(8, 256); 72], ..Layout::default() };
     index.open_namespace(&KEY, "model", &layout).expect("a new namespace");
     index
 }

@@ -11,6 +11,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use criterion::{Criterion, Throughput, criterion_group, criterion_main};
+use hwledger_omlx_core::quant::{Codec, Element};
 use hwledger_omlx_core::store::types::{Layout, NamespaceKey, PartLayout};
 use hwledger_omlx_core::store::{Namespace, Source, Store, StoreConfig, Target};
 
@@ -28,8 +29,16 @@ fn folder() -> tempfile::TempDir {
     tempfile::tempdir_in(parent).expect("the folder for the benchmark's files")
 }
 
-fn layout() -> Layout {
-    let part = PartLayout { rows: u32::try_from(HEADS).unwrap_or(0), row_bytes: u32::try_from(ROW_BYTES).unwrap_or(0) };
+/// Kept as they are, or encoded.
+fn layout(scheme: Option<&str>) -> Layout {
+    let (heads, row_bytes) = (u32::try_from(HEADS).unwrap_or(0), u32::try_from(ROW_BYTES).unwrap_or(0));
+    let part = match scheme {
+        None => PartLayout::plain(heads, row_bytes),
+        Some(scheme) => {
+            let codec = Codec::parse(scheme, Element::Bfloat16, row_bytes / 2);
+            PartLayout::encoded(heads, codec.expect("a codec for vectors of 128 numbers"))
+        }
+    };
     Layout { parts: vec![part; PARTS], ..Layout::default() }
 }
 
@@ -59,6 +68,27 @@ impl Caches {
         Self((0..PARTS).map(|part| vec![value.wrapping_add(u8::try_from(part).unwrap_or(0)); bytes]).collect())
     }
 
+    /// Numbers like those of keys and values: `bfloat16`, about normal.
+    fn of_numbers() -> Self {
+        let mut caches = Self::new(0);
+        let mut state = 1_u64;
+        let mut next = || {
+            state = state.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
+            f32::from(i16::from_le_bytes([state.to_le_bytes()[6], state.to_le_bytes()[7]])) / 32768.0
+        };
+        let numbers: Vec<[u8; 2]> = (0..1 << 20)
+            .map(|_| {
+                let bytes = (next() + next() + next() + next()).to_le_bytes();
+                [bytes[2], bytes[3]]
+            })
+            .collect();
+        for (part, array) in caches.0.iter_mut().enumerate() {
+            let from = numbers.iter().cycle().skip(part * 7919);
+            array.as_chunks_mut::<2>().0.iter_mut().zip(from).for_each(|(to, from)| *to = *from);
+        }
+        caches
+    }
+
     fn sources(&self) -> Vec<Source> {
         let source = |array: &Vec<u8>| Source {
             ptr: array.as_ptr(),
@@ -81,10 +111,14 @@ impl Caches {
 }
 
 fn save(store: &Store, number: u32, tokens: usize, caches: &Caches) {
+    save_as(store, &layout(None), number, tokens, caches);
+}
+
+fn save_as(store: &Store, layout: &Layout, number: u32, tokens: usize, caches: &Caches) {
     let namespace = Namespace::new(NamespaceKey([1; 32]), "bench");
     // SAFETY: the caches outlive the benchmark's flush.
     let saved =
-        unsafe { store.save(&namespace, &layout(), &prompt(number, tokens), &caches.sources(), None, Box::new(())) };
+        unsafe { store.save(&namespace, layout, &prompt(number, tokens), &caches.sources(), None, Box::new(())) };
     assert_eq!((saved.new_tokens, saved.refused), (tokens, None));
 }
 
@@ -193,12 +227,53 @@ fn saves(criterion: &mut Criterion) {
     store.close().expect("a disk with room");
 }
 
+/// The same with parts that are kept encoded. Bytes are those of the arrays.
+fn encoded(criterion: &mut Criterion) {
+    let mut caches = Caches::of_numbers();
+    let mut group = criterion.benchmark_group("encoded");
+    group.sample_size(10).throughput(Throughput::Bytes(BYTES));
+    for scheme in ["lossless", "affine:4:64", "affine:8:64", "channel:4:64", "rotated:4"] {
+        let layout = layout(Some(scheme));
+        for (name, hot_bytes) in [("hot tier", 3 << 30), ("page cache", 0)] {
+            let folder = folder();
+            let store = Store::open(config(folder.path(), hot_bytes)).expect("a new store");
+            save_as(&store, &layout, 0, TOKENS, &caches);
+            store.flush().expect("a disk with room");
+            let targets = caches.targets();
+            group.bench_function(format!("restore from {name}, {scheme}"), |bencher| {
+                bencher.iter_custom(|times| (0..times).map(|_| restore(&store, &targets)).sum());
+            });
+            let counts = store.stats().counts;
+            eprintln!("{scheme}: {} bytes kept as {}", counts.bytes_before_encoding, counts.bytes_after_encoding);
+            store.close().expect("a disk with room");
+        }
+        let folder = folder();
+        let store = Store::open(config(folder.path(), 0)).expect("a new store");
+        let mut next = 0;
+        group.bench_function(format!("save until durable, {scheme}"), |bencher| {
+            bencher.iter_custom(|times| {
+                let mut total = Duration::ZERO;
+                for _ in 0..times {
+                    next += 1;
+                    store.purge(None).expect("a disk that can be written");
+                    let start = Instant::now();
+                    save_as(&store, &layout, next, TOKENS, &caches);
+                    store.flush().expect("a disk with room");
+                    total += start.elapsed();
+                }
+                total
+            });
+        });
+        store.close().expect("a disk with room");
+    }
+}
+
 /// 100,000 blocks of 256 tokens, 500 to a prompt.
 fn large_index(criterion: &mut Criterion) {
     const PROMPTS: u32 = 200;
     const LONG: usize = 500 * BLOCK_TOKENS;
     let namespace = Namespace::new(NamespaceKey([2; 32]), "bench");
-    let layout = Layout { parts: vec![PartLayout { rows: 1, row_bytes: 1 }], ..Layout::default() };
+    let layout = Layout { parts: vec![PartLayout::plain(1, 1)], ..Layout::default() };
     let folder = folder();
     let config = config(folder.path(), 0);
     let store = Store::open(config.clone()).expect("a new store");
@@ -242,5 +317,5 @@ fn large_index(criterion: &mut Criterion) {
     });
 }
 
-criterion_group!(benches, copies, restores, saves, large_index);
+criterion_group!(benches, copies, restores, saves, encoded, large_index);
 criterion_main!(benches);

@@ -36,7 +36,7 @@ fn writer() {
     let mut out = std::io::stdout();
     writeln!(out, "\nopen").unwrap();
     for number in 0.. {
-        save(&store, &namespace(1), &layout(), &prompt_of(round, number), number % 3 == 0);
+        save(&store, &namespace(1), &mixed(), &prompt_of(round, number), number % 3 == 0);
         if number % 2 == 1 {
             store.flush().unwrap();
             writeln!(out, "durable {number}").unwrap();
@@ -51,7 +51,7 @@ fn a_killed_writer_leaves_all_that_was_durable_and_nothing_wrong() {
     let memory = Path::new("/dev/shm");
     let new_folder = || if memory.is_dir() { tempfile::tempdir_in(memory) } else { tempfile::tempdir() }.unwrap();
     let mut folder = new_folder();
-    let layout = layout();
+    let layout = mixed();
     let mut durable: Vec<(u32, u32)> = Vec::new();
     let mut total = 0;
     for round in 0..ROUNDS {

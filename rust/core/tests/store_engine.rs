@@ -99,7 +99,7 @@ fn state_is_restored_at_the_points_where_it_was_taken() {
 fn a_window_is_saved_and_restored_from_its_first_token() {
     let folder = tempfile::tempdir().unwrap();
     let ours = namespace(1);
-    let part = PartLayout { rows: 2, row_bytes: 16 };
+    let part = PartLayout::plain(2, 16);
     let layout = Layout { parts: vec![part; 2], needs_snapshot: false, description: Vec::new() };
     let tokens = prompt(1, 0, 900);
     let store = Store::open(StoreConfig { hot_bytes: 0, ..config(folder.path()) }).unwrap();
@@ -195,7 +195,7 @@ fn what_does_not_fit_is_refused_and_nothing_is_left_of_it() {
     let (ours, layout) = (namespace(1), layout());
     let store = Store::open(StoreConfig { daily_write_bytes: Some(40_000), ..config(folder.path()) }).unwrap();
     let tokens = prompt(1, 0, 200);
-    let wide = Layout { parts: vec![PartLayout { rows: 1 << 14, row_bytes: 1 << 14 }], ..Layout::default() };
+    let wide = Layout { parts: vec![PartLayout::plain(1 << 14, 1 << 14)], ..Layout::default() };
     assert_eq!(save_nothing(&store, &wide, &tokens, 1), Some(Refusal::TooLarge));
     assert_eq!(save_nothing(&store, &layout, &tokens, 1), Some(Refusal::SourceMismatch));
     assert_eq!(save_nothing(&store, &layout, &[], 3), Some(Refusal::SourceMismatch));
@@ -325,7 +325,7 @@ fn a_restore_in_pieces_from_several_threads_is_the_same() {
     let folder = tempfile::tempdir().unwrap();
     let ours = namespace(1);
     // Rows long enough to be read straight into the targets, and others that are not.
-    let parts = vec![PartLayout { rows: 2, row_bytes: 64 }, PartLayout { rows: 1, row_bytes: 4 }];
+    let parts = vec![PartLayout::plain(2, 64), PartLayout::plain(1, 4)];
     let layout = Layout { parts: [parts.clone(), parts].concat(), needs_snapshot: false, description: Vec::new() };
     let store = Store::open(StoreConfig { hot_bytes: 0, ..config(folder.path()) }).unwrap();
     let tokens = prompt(1, 0, 800);
@@ -365,7 +365,7 @@ fn what_no_record_can_hold_is_refused_and_nothing_else_with_it() {
     let saved = save(&store, &namespace(1), &described, &tokens, false);
     assert_eq!(saved.refused, Some(Refusal::TooLarge));
     // Lengths that would wrap around 64 bits. Nothing is read of the sources.
-    for part in [PartLayout { rows: u32::MAX, row_bytes: u32::MAX }, PartLayout { rows: 1 << 31, row_bytes: 1 << 25 }] {
+    for part in [PartLayout::plain(u32::MAX, u32::MAX), PartLayout::plain(1 << 31, 1 << 25)] {
         let layout = Layout { parts: vec![part; 2], ..layout() };
         let sources = [source(&[], 0, 0), source(&[], 0, 0)];
         // SAFETY: refused before any source is read.

@@ -6,6 +6,7 @@ mod errors;
 mod held;
 mod identity;
 mod json;
+mod layout;
 mod logs;
 mod matching;
 mod open_stores;
@@ -31,9 +32,11 @@ pub mod native {
     #[pymodule_export]
     use super::identity::{fingerprint_folder, namespace_digest};
     #[pymodule_export]
+    use super::layout::Layout;
+    #[pymodule_export]
     use super::matching::{Match, Restored};
     #[pymodule_export]
-    use super::saving::{Layout, Saved, Snapshot};
+    use super::saving::{Saved, Snapshot};
     #[pymodule_export]
     use super::series::{Hook, lock_manifest, parse_series, series};
     #[pymodule_export]

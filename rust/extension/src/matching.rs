@@ -14,7 +14,7 @@ use crate::entry::{self, detached};
 use crate::errors::Raised;
 use crate::held::Held;
 use crate::json;
-use crate::saving::part_pairs;
+use crate::layout::{codec_names, part_pairs};
 
 /// The longest stored prefix of some tokens, kept from eviction until it is released. Use it in a `with` statement.
 #[pyclass(frozen, module = "hwledger_omlx._native")]
@@ -83,7 +83,7 @@ impl Match {
         self.found.restorable
     }
 
-    /// Payload bytes of the restorable tokens, all parts.
+    /// Bytes of the restorable tokens in the arrays, all parts.
     #[getter]
     fn nbytes(&self) -> u64 {
         self.found.bytes
@@ -99,6 +99,12 @@ impl Match {
     #[getter]
     fn parts(&self) -> Vec<(u32, u32)> {
         part_pairs(&self.found.layout)
+    }
+
+    /// `(scheme, element, width)` of each part that is kept encoded, `None` of the others.
+    #[getter]
+    fn codecs(&self) -> Vec<Option<(String, &'static str, u32)>> {
+        codec_names(&self.found.layout)
     }
 
     /// Tokens of the prefix at which the best snapshot is valid.
@@ -235,9 +241,9 @@ impl Drop for Match {
 pub struct Restored {
     /// Leading tokens that are right in every array. Fewer than restorable if a record turned out bad.
     tokens: usize,
-    /// Payload bytes that came from RAM.
+    /// Bytes that came from RAM, as they are in the arrays.
     bytes_hot: u64,
-    /// Payload bytes that came from disk.
+    /// Bytes that came from disk, as they are in the arrays.
     bytes_cold: u64,
 }
 

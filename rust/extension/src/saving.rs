@@ -1,73 +1,12 @@
-//! What a save takes and gives: layout, snapshot, outcome.
+//! What a save takes and gives: snapshot, outcome.
 
 use hwledger_omlx_core::store as core;
 use pyo3::buffer::PyUntypedBuffer;
-use pyo3::exceptions::PyValueError;
 use pyo3::prelude::*;
 use pyo3::types::PyBytes;
 
 use crate::arrays;
 use crate::held::Held;
-
-/// What the blocks of a namespace hold: an array `[1, rows, tokens, width]` a part, of `row_bytes` bytes a width.
-#[pyclass(frozen, eq, module = "hwledger_omlx._native")]
-#[derive(Debug, PartialEq, Eq)]
-pub struct Layout(core::types::Layout);
-
-#[pymethods]
-impl Layout {
-    #[new]
-    #[pyo3(
-        signature = (parts, needs_snapshot=false, description=Vec::new()),
-        text_signature = "(parts, needs_snapshot=False, description=b'')"
-    )]
-    fn new(parts: Vec<(u32, u32)>, needs_snapshot: bool, description: Vec<u8>) -> PyResult<Self> {
-        if parts.iter().any(|&(rows, row_bytes)| rows == 0 || row_bytes == 0) {
-            return Err(PyValueError::new_err("every part needs at least one row of at least one byte"));
-        }
-        let parts = parts.into_iter().map(|(rows, row_bytes)| core::types::PartLayout { rows, row_bytes }).collect();
-        Ok(Self(core::types::Layout { parts, needs_snapshot, description }))
-    }
-
-    /// `(rows, row_bytes)` of each part.
-    #[getter]
-    fn parts(&self) -> Vec<(u32, u32)> {
-        part_pairs(&self.0)
-    }
-
-    /// Whether a prefix can be restored only where a snapshot was taken.
-    #[getter]
-    fn needs_snapshot(&self) -> bool {
-        self.0.needs_snapshot
-    }
-
-    /// The caller's own description, kept and given back as it is.
-    #[getter]
-    fn description<'py>(&self, py: Python<'py>) -> Bound<'py, PyBytes> {
-        PyBytes::new(py, &self.0.description)
-    }
-
-    /// Bytes of one token in all parts.
-    #[getter]
-    fn token_bytes(&self) -> u64 {
-        self.0.token_bytes()
-    }
-
-    fn __repr__(&self) -> String {
-        let snapshots = if self.0.needs_snapshot { ", needs_snapshot" } else { "" };
-        format!("Layout({} parts, {} bytes a token{snapshots})", self.0.parts.len(), self.0.token_bytes())
-    }
-}
-
-impl Layout {
-    pub(crate) fn core(&self) -> &core::types::Layout {
-        &self.0
-    }
-}
-
-pub(crate) fn part_pairs(layout: &core::types::Layout) -> Vec<(u32, u32)> {
-    layout.parts.iter().map(|part| (part.rows, part.row_bytes)).collect()
-}
 
 /// State of layers that cannot be cut at a token, valid at exactly the end of the tokens that it is saved with. Holds
 /// the arrays' buffers as long as it lives.
@@ -125,7 +64,7 @@ fn snapshot_array((index, buffer): (usize, &PyUntypedBuffer)) -> PyResult<core::
 pub struct Saved {
     /// Tokens that were not stored before and are now, or will be where `deferred`.
     new_tokens: usize,
-    /// Payload bytes of these and of the snapshot.
+    /// Bytes of these and of the snapshot, as they are in the arrays.
     nbytes: u64,
     /// Why not all was accepted.
     refused: Option<String>,

@@ -17,10 +17,11 @@ use crate::entry::{detached, interruptible};
 use crate::errors::Raised;
 use crate::held::Held;
 use crate::json;
+use crate::layout::Layout;
 use crate::matching::Match;
 use crate::open_stores::{OpenStore, close_at_exit};
 use crate::opening::open;
-use crate::saving::{Layout, Saved, Snapshot};
+use crate::saving::{Saved, Snapshot};
 use crate::tokens::TokenIds;
 
 /// A folder of prompts with their KV. Usable from any thread; closed by `close`, a `with` statement, or when Python ends.

@@ -47,6 +47,13 @@ class HeldTokens:
         """Bytes allocated."""
         return sum(int(array.nbytes) for array in (self.front, *self.encoded, self.tail) if array is not None)
 
+    @property
+    def decoded_nbytes(self) -> int:
+        """Bytes that `dense` takes beyond what is held."""
+        if self.like is None or is_plain(self.format):
+            return 0
+        return self.like.nbytes // self.like.shape[2] * self.tokens
+
     def append(self, dense: Any) -> None:
         """Takes `[1, heads, tokens, width]` behind what is there."""
         if self.like is None:

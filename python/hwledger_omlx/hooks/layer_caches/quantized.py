@@ -2,11 +2,26 @@
 
 from typing import Any
 
+import mlx.core as mx
 from mlx_lm.models.cache import _BaseCache, create_attention_mask
 
+from hwledger_omlx.hooks.layer_caches import transients
 from hwledger_omlx.hooks.layer_caches.fetched import Fetched
+from hwledger_omlx.hooks.layer_caches.formats import Affine, Channel
 from hwledger_omlx.hooks.layer_caches.held import HeldTokens
 from hwledger_omlx.hooks.layer_caches.rows import RowsKVCache
+
+_QUERIES_AT_MOST = 8
+"""More of them at once are better multiplied with decoded keys."""
+
+
+def _multiplies_encoded() -> bool:
+    """Whether this device is quicker with encoded factors.
+
+    A CPU is not: over 4,096 tokens of 8 heads MLX 0.32 takes 0.19 s against 0.08 s for decoding and multiplying. On
+    CUDA it has no kernel for these shapes ("No implementation for problem shape: 2x2049x128x8").
+    """
+    return bool(mx.metal.is_available()) and mx.default_device() == mx.Device(mx.gpu)
 
 
 class QuantizedKVCache(_BaseCache):  # type: ignore[misc]
@@ -30,9 +45,19 @@ class QuantizedKVCache(_BaseCache):  # type: ignore[misc]
 
     def update_and_fetch(self, keys: Any, values: Any) -> tuple[Any, Any]:
         """Takes `[1, heads, tokens, head_dim]` and returns all keys and values so far."""
+        if not self.attends_encoded(keys.shape[2]):
+            transients.expect(self.held_keys.decoded_nbytes + self.held_values.decoded_nbytes, (keys, values))
         self.held_keys.append(keys)
         self.held_values.append(values)
         return self.fetched.are(self.held_keys.dense(), self.held_values.dense())
+
+    def attends_encoded(self, queries: int) -> bool:
+        """Whether so many queries are multiplied with the encoded arrays, which pays for the newest tokens on a GPU."""
+        return queries <= _QUERIES_AT_MOST and _multiplies_encoded() and self._has_products
+
+    @property
+    def _has_products(self) -> bool:
+        return any(isinstance(each.format, Affine | Channel) for each in (self.held_keys, self.held_values))
 
     @property
     def state(self) -> tuple[Any, ...]:

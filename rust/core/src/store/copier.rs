@@ -2,9 +2,9 @@
 
 use std::sync::Arc;
 
+use super::copy::{abandon, copy_all};
 use super::engine::Engine;
 use super::queue::Job;
-use super::write::{abandon, copy_all};
 
 /// RAM made ready before the first save, so that it need not wait for the system's fresh memory.
 const WARM_BYTES: u64 = 256 << 20;

@@ -7,10 +7,11 @@ use std::time::Instant;
 use super::engine::{Engine, now_ms};
 use super::error::MissReason;
 use super::index::{NodeId, SnapshotId, Step};
+use super::parts::StoredParts;
 use super::snapshot;
 use super::stats::add;
 use super::transfer::{Namespace, SnapshotInfo};
-use super::types::{Layout, PartEntry, RecordId};
+use super::types::{Layout, RecordId};
 
 /// What a lookup found. Holds it from eviction until dropped.
 pub struct Match {
@@ -28,8 +29,8 @@ pub struct Match {
 /// A block of a match.
 pub(crate) struct Found {
     pub(crate) step: Step,
-    /// Its parts' checksums, once they were read.
-    pub(crate) entries: OnceLock<Vec<PartEntry>>,
+    /// Its parts' places and checksums on disk, once they were read.
+    pub(crate) parts: OnceLock<StoredParts>,
     /// Whether its restore was counted.
     counted: AtomicBool,
 }
@@ -116,7 +117,7 @@ fn find(engine: &Arc<Engine>, namespace: &Namespace, tokens: &[u32], limit: usiz
     drop(catalog);
     let steps = useful
         .into_iter()
-        .map(|step| Found { step, entries: OnceLock::new(), counted: AtomicBool::new(false) })
+        .map(|step| Found { step, parts: OnceLock::new(), counted: AtomicBool::new(false) })
         .collect();
     let miss = (restorable == 0).then(|| lookup.stopped.unwrap_or(MissReason::NoPrefix));
     let tokens = lookup.matched_tokens;
@@ -155,7 +156,7 @@ impl Match {
         self.miss
     }
 
-    /// Payload bytes of the restorable tokens, without the snapshot's.
+    /// Bytes of the restorable tokens in the targets, without the snapshot's.
     #[must_use]
     pub fn bytes(&self) -> u64 {
         self.layout.as_ref().map_or(0, |layout| layout.token_bytes() * self.restorable as u64)

@@ -2,7 +2,7 @@
 //!
 //! [`Store`] is the whole of it. Below it lie three rooms that do not know each other: [`index`] (which prefixes there are
 //! and which may go; no I/O), [`disk`] (what is durable), `memory` (buffers and the hot tier). The files beside this one
-//! tie them together along the two paths of the data: a save goes `write` → `queue` → (`copier`) → `writer`, a restore
+//! tie them together along the two paths of the data: a save goes `write` → `queue` → (`copier`) → `copy` → `writer`, a restore
 //! goes `matched` → `read`.
 
 pub mod disk;
@@ -12,6 +12,7 @@ pub mod types;
 
 mod config;
 mod copier;
+mod copy;
 mod engine;
 mod error;
 mod handle;
@@ -20,6 +21,7 @@ mod lanes;
 mod maintenance;
 mod matched;
 mod memory;
+mod parts;
 mod queue;
 mod read;
 mod read_block;

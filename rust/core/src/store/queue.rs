@@ -20,9 +20,9 @@ pub(crate) struct Planned {
     pub(crate) id: RecordId,
     /// First token of a block; `None` for a snapshot.
     pub(crate) block: Option<(usize, usize)>,
-    /// Payload bytes.
+    /// Payload bytes, at most.
     pub(crate) bytes: u64,
-    /// Bytes of RAM.
+    /// Bytes of RAM, at most.
     pub(crate) footprint: u64,
 }
 
@@ -181,15 +181,24 @@ impl Queue {
         Some(Accepting { queue: self, state, placement, generation })
     }
 
-    /// A ticket's bytes are there, or will never be.
+    /// A ticket's bytes are there, or will never be. What they take less than was reserved is free again.
     pub(crate) fn fill(&self, ticket: u64, resident: Option<Arc<Resident>>) {
         let mut state = self.state();
         let position = ticket.checked_sub(state.first).and_then(|position| usize::try_from(position).ok());
+        let mut spared = 0;
         if let Some(entry) = position.and_then(|position| state.tickets.get_mut(position)) {
+            if let Some(resident) = &resident {
+                spared = entry.reserved.saturating_sub(resident.footprint);
+                entry.reserved -= spared;
+            }
             entry.filling = resident.map_or(Filling::Dropped, Filling::Ready);
         }
+        state.ram_bytes -= spared;
         drop(state);
         self.for_writer.notify_one();
+        if spared > 0 {
+            self.for_copier.notify_all();
+        }
     }
 
     /// Waits until so much RAM is free and reserves it for the ticket. For the copier.

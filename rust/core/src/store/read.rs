@@ -8,16 +8,17 @@ use std::ops::Range;
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 
-use super::disk::{Disk, DiskError};
+use super::copy::pieces_of;
+use super::disk::{Disk, DiskError, codec_tag};
 use super::engine::Engine;
 use super::error::StoreError;
 use super::huge_pages::prefer_huge_pages;
 use super::matched::{Found, Match};
 use super::memory::Resident;
-use super::stats::add;
+use super::stats::{Counters, add};
 use super::transfer::{Restored, Target};
 use super::types::{Layout, Location, PartLayout};
-use super::write::pieces_of;
+use crate::quant::Malformed;
 
 /// How often a record that is moved while it is read is looked for again. Compaction writes all of it each time, which takes
 /// far longer than a read.
@@ -39,6 +40,8 @@ pub(crate) enum ReadError {
     Disk(#[from] DiskError),
     #[error("part {0} is not what was written")]
     Checksum(usize),
+    #[error("part {part} cannot be decoded: {why}")]
+    Encoding { part: usize, why: Malformed },
     #[error("the header is another record's, or of another layout")]
     Header,
     #[error("it was removed")]
@@ -61,10 +64,11 @@ pub(crate) struct Piece {
 
 /// A restore under way.
 pub(crate) struct Restore<'r> {
+    pub(crate) counters: &'r Counters,
     pub(crate) disk: Option<&'r Disk>,
     pub(crate) layout: &'r Layout,
-    /// Bytes of one token in all parts before each.
-    pub(crate) before: Vec<u64>,
+    /// Of each part, what its entries in the records must say of its codec.
+    pub(crate) tags: Vec<u32>,
     pub(crate) steps: &'r [Found],
     pub(crate) tokens: usize,
     pub(crate) first_part: usize,
@@ -91,17 +95,16 @@ pub(crate) unsafe fn restore(
     let Some(layout) = found.layout().filter(|_| tokens > 0) else { return Ok(Restored::default()) };
     check(layout, tokens, &parts, targets)?;
     for (part, target) in parts.clone().zip(targets) {
-        let PartLayout { rows, row_bytes } = layout.parts[part];
+        let PartLayout { rows, row_bytes, .. } = layout.parts[part];
         let last_row_bytes = (tokens - target.first_token.min(tokens)) * row_bytes as usize;
         prefer_huge_pages(target.ptr, (rows as usize).saturating_sub(1) * target.row_stride_bytes + last_row_bytes);
     }
     let disk = engine.disk();
-    let before =
-        layout.parts.iter().scan(0, |sum, part| Some(std::mem::replace(sum, *sum + part.token_bytes()))).collect();
     let mut restore = Restore {
+        counters: &engine.counters,
         disk: disk.as_ref(),
         layout,
-        before,
+        tags: layout.parts.iter().map(codec_tag).collect(),
         steps: found.steps(),
         tokens,
         first_part: parts.start,
@@ -138,8 +141,13 @@ pub(crate) unsafe fn restore(
     }
     for (step, error) in bad {
         restore.good.fetch_min(restore.steps[step].step.start as usize, Ordering::Relaxed);
-        if let (Some(disk), Origin::Cold(at)) = (restore.disk, &restore.origins[step]) {
-            engine.judge(disk, restore.steps[step].step.record, at, &error);
+        let record = restore.steps[step].step.record;
+        match (&restore.origins[step], restore.disk) {
+            (Origin::Cold(at), Some(disk)) => {
+                engine.judge(disk, record, at, &error);
+            }
+            (Origin::Hot(_), _) => engine.condemn(restore.disk, record, &error.to_string()),
+            _ => {}
         }
     }
     Ok(restore.finish(engine))
@@ -173,7 +181,7 @@ fn check(layout: &Layout, tokens: usize, parts: &Range<usize>, targets: &[Target
         return wrong(format!("{} targets for parts {parts:?} of {}", targets.len(), layout.parts.len()));
     }
     for (part, target) in parts.clone().zip(targets) {
-        let PartLayout { rows, row_bytes } = layout.parts[part];
+        let PartLayout { rows, row_bytes, .. } = layout.parts[part];
         if target.first_token.saturating_add(target.token_capacity) < tokens {
             let (first, capacity) = (target.first_token, target.token_capacity);
             return wrong(format!("part {part} has room for {capacity} tokens from {first}, not for {tokens}"));
@@ -195,7 +203,7 @@ impl Restore<'_> {
             if !wanted(number) {
                 continue;
             }
-            let block_tokens = u64::from(found.step.block_tokens);
+            let block_tokens = usize::from(found.step.block_tokens);
             let end = found.step.start as usize + found.used(self.tokens);
             // A sliding window's target begins later than the block ends.
             let useful = |part: usize| end > self.targets[part - parts.start].first_token;
@@ -203,7 +211,7 @@ impl Restore<'_> {
             while next < parts.end {
                 let first = (next..parts.end).find(|part| useful(*part)).unwrap_or(parts.end);
                 let last = (first..parts.end).find(|part| !useful(*part)).unwrap_or(parts.end);
-                let bytes_of = |part: usize| self.layout.parts[first + part].token_bytes() * block_tokens;
+                let bytes_of = |part: usize| self.layout.parts[first + part].most_stored_bytes(block_tokens);
                 let pieces = pieces_of(last - first, bytes_of);
                 self.pieces
                     .extend(pieces.map(|parts| Piece { step: number, parts: first + parts.start..first + parts.end }));

@@ -1,18 +1,22 @@
 //! One piece of a restore: some parts of one block, from RAM or disk into the rows of their targets.
 //!
 //! From disk it is read scattered into the rows and hashed there while it is in the cache. Where the rows are tiny, or the
-//! block's end does not belong to the prefix, it goes through scratch memory instead.
+//! block's end does not belong to the prefix, it goes through scratch memory instead. So do encoded parts, out of which what
+//! is wanted is decoded into the rows.
 #![expect(unsafe_code, reason = "writes through the caller's pointers")]
 
 use std::io::IoSliceMut;
 use std::ops::Range;
 use std::sync::atomic::Ordering;
+use std::time::Instant;
 
 use super::disk::{Checksum, Disk, checksum};
 use super::matched::Found;
-use super::memory::{Buffer, Scratch, scatter};
+use super::memory::{Resident, Scratch, decode, scatter};
+use super::parts::StoredParts;
 use super::read::{Origin, Piece, ReadError, Restore};
-use super::types::{Location, PartEntry, PartLayout};
+use super::types::{Location, PartLayout};
+use crate::quant::Strides;
 
 /// Rows shorter than this are read through scratch memory: the system's work for each would cost more than a copy.
 const SCATTERED_ROW_BYTES: usize = 2 << 10;
@@ -32,7 +36,7 @@ impl Restore<'_> {
             Origin::Hot(resident) => {
                 for part in piece.parts.clone() {
                     // SAFETY: this function's contract.
-                    unsafe { self.fill_from_ram(found, part, used, &resident.buffer) };
+                    unsafe { self.fill_from_ram(found, part, used, resident) }?;
                 }
                 self.bytes_hot.fetch_add(bytes, Ordering::Relaxed);
             }
@@ -55,23 +59,35 @@ impl Restore<'_> {
         (skipped, target.ptr.wrapping_add(position * self.layout.parts[part].row_bytes as usize))
     }
 
-    fn payload_offset(&self, found: &Found, part: usize) -> u64 {
-        self.before[part] * u64::from(found.step.block_tokens)
+    /// The strides of a part's target.
+    fn strides(&self, part: usize) -> Strides {
+        let PartLayout { rows, row_bytes, .. } = self.layout.parts[part];
+        let target = &self.targets[part - self.first_part];
+        Strides { rows: rows as usize, row_bytes: target.row_stride_bytes, token_bytes: row_bytes as usize }
     }
 
     /// # Safety
     /// As [`Restore::fill`].
-    unsafe fn fill_from_ram(&self, found: &Found, part: usize, used: usize, from: &Buffer) {
-        let PartLayout { rows, row_bytes } = self.layout.parts[part];
+    unsafe fn fill_from_ram(&self, found: &Found, part: usize, used: usize, from: &Resident) -> Result<(), ReadError> {
         let (skipped, to) = self.destination(found, part);
-        let stride = self.targets[part - self.first_part].row_stride_bytes;
-        let row_bytes = row_bytes as usize;
-        let offset = usize::try_from(self.payload_offset(found, part)).unwrap_or(usize::MAX);
-        for row in 0..rows as usize {
-            let at = offset + (row * usize::from(found.step.block_tokens) + skipped) * row_bytes;
+        let strides = self.strides(part);
+        let tokens = usize::from(found.step.block_tokens);
+        let start = usize::try_from(from.parts.offset(part)).unwrap_or(usize::MAX);
+        if let Some(codec) = self.layout.parts[part].codec {
+            let range = start..start + from.parts.entries()[part].stored_bytes as usize;
+            let begun = Instant::now();
             // SAFETY: `check` has made sure that `used` tokens fit in each row of the target.
-            unsafe { scatter(from, at, to.wrapping_add(row * stride), (used - skipped) * row_bytes) };
+            let decoded = unsafe { decode(&codec, (&from.buffer, range), (tokens, skipped..used), (to, strides)) };
+            self.counters.decode_us.add_since(begun);
+            return decoded.map_err(|why| ReadError::Encoding { part, why });
         }
+        for row in 0..strides.rows {
+            let at = start + (row * tokens + skipped) * strides.token_bytes;
+            let bytes = (used - skipped) * strides.token_bytes;
+            // SAFETY: as above.
+            unsafe { scatter(&from.buffer, at, to.wrapping_add(row * strides.row_bytes), bytes) };
+        }
+        Ok(())
     }
 
     /// # Safety
@@ -84,7 +100,7 @@ impl Restore<'_> {
         used: usize,
         at: &Location,
     ) -> Result<(), ReadError> {
-        let entries = self.entries(disk, found, at)?;
+        let stored = self.stored(disk, found, at)?;
         let tokens = usize::from(found.step.block_tokens);
         let is_last = std::ptr::from_ref(found) == std::ptr::from_ref(&self.steps[self.steps.len() - 1]);
         let direct = |part: usize| {
@@ -92,7 +108,8 @@ impl Restore<'_> {
             let start = found.step.start as usize;
             let fits = used == tokens || is_last && start + tokens <= target.first_token + target.token_capacity;
             let row_bytes = tokens * self.layout.parts[part].row_bytes as usize;
-            start >= target.first_token && fits && row_bytes >= SCATTERED_ROW_BYTES
+            let is_plain = self.layout.parts[part].codec.is_none();
+            is_plain && start >= target.first_token && fits && row_bytes >= SCATTERED_ROW_BYTES
         };
         let mut next = piece.parts.start;
         while next < piece.parts.end {
@@ -107,9 +124,9 @@ impl Restore<'_> {
             // SAFETY: this function's contract; `direct` says that whole rows of the block fit in the targets.
             unsafe {
                 if is_direct {
-                    self.read_into_rows(disk, found, parts, at, entries)?;
+                    self.read_into_rows(disk, found, parts, at, stored)?;
                 } else {
-                    self.read_through_scratch(disk, found, parts, used, at, entries)?;
+                    self.read_through_scratch(disk, found, parts, used, at, stored)?;
                 }
             }
         }
@@ -124,12 +141,12 @@ impl Restore<'_> {
         found: &Found,
         parts: Range<usize>,
         at: &Location,
-        entries: &[PartEntry],
+        stored: &StoredParts,
     ) -> Result<(), ReadError> {
         let tokens = usize::from(found.step.block_tokens);
         let mut rows: Vec<(*mut u8, usize)> = Vec::new();
         for part in parts.clone() {
-            let PartLayout { rows: heads, row_bytes } = self.layout.parts[part];
+            let PartLayout { rows: heads, row_bytes, .. } = self.layout.parts[part];
             let (_, to) = self.destination(found, part);
             let stride = self.targets[part - self.first_part].row_stride_bytes;
             let row = |row| (to.wrapping_add(row * stride), tokens * row_bytes as usize);
@@ -141,14 +158,14 @@ impl Restore<'_> {
             // this one lives.
             IoSliceMut::new(unsafe { std::slice::from_raw_parts_mut(*start, *bytes) })
         };
-        disk.read(at, self.payload_offset(found, parts.start), &mut rows.iter().map(slice).collect::<Vec<_>>())?;
+        disk.read(at, stored.offset(parts.start), &mut rows.iter().map(slice).collect::<Vec<_>>())?;
         let mut rest = rows.as_slice();
         for part in parts {
             let (own, others) = rest.split_at(self.layout.parts[part].rows as usize);
             rest = others;
             let mut sum = Checksum::new();
             own.iter().map(slice).for_each(|row| sum.update(&row));
-            if sum.finish() != entries[part].checksum {
+            if sum.finish() != stored.entries()[part].checksum {
                 return Err(ReadError::Checksum(part));
             }
         }
@@ -164,50 +181,52 @@ impl Restore<'_> {
         parts: Range<usize>,
         used: usize,
         at: &Location,
-        entries: &[PartEntry],
+        stored: &StoredParts,
     ) -> Result<(), ReadError> {
         let tokens = usize::from(found.step.block_tokens);
-        let part_bytes =
-            |part: usize| self.layout.parts[part].rows as usize * self.layout.parts[part].row_bytes as usize * tokens;
-        Scratch::with(parts.clone().map(part_bytes).sum(), |scratch| {
-            disk.read(at, self.payload_offset(found, parts.start), &mut [IoSliceMut::new(scratch)])?;
+        let bytes = usize::try_from(stored.bytes(parts.clone())).unwrap_or(usize::MAX);
+        Scratch::with(bytes, |scratch| {
+            disk.read(at, stored.offset(parts.start), &mut [IoSliceMut::new(scratch)])?;
             let mut rest = &*scratch;
             for part in parts {
-                let (own, others) = rest.split_at(part_bytes(part));
+                let (own, others) = rest.split_at(stored.entries()[part].stored_bytes as usize);
                 rest = others;
-                if checksum(own) != entries[part].checksum {
+                if checksum(own) != stored.entries()[part].checksum {
                     return Err(ReadError::Checksum(part));
                 }
-                let row_bytes = self.layout.parts[part].row_bytes as usize;
                 let (skipped, to) = self.destination(found, part);
-                let stride = self.targets[part - self.first_part].row_stride_bytes;
+                let strides = self.strides(part);
+                if let Some(codec) = self.layout.parts[part].codec {
+                    let begun = Instant::now();
+                    // SAFETY: `check` has made sure that `used` tokens fit in each row of the target.
+                    let decoded = unsafe { codec.decode(own, tokens, skipped..used, to, strides) };
+                    self.counters.decode_us.add_since(begun);
+                    decoded.map_err(|why| ReadError::Encoding { part, why })?;
+                    continue;
+                }
+                let row_bytes = strides.token_bytes;
                 for (row, from) in own.chunks_exact(tokens * row_bytes).enumerate() {
                     let wanted = &from[skipped * row_bytes..used * row_bytes];
-                    // SAFETY: `check` has made sure that `used` tokens fit in each row of the target.
-                    unsafe {
-                        std::ptr::copy_nonoverlapping(wanted.as_ptr(), to.wrapping_add(row * stride), wanted.len());
-                    }
+                    let to = to.wrapping_add(row * strides.row_bytes);
+                    // SAFETY: as above.
+                    unsafe { std::ptr::copy_nonoverlapping(wanted.as_ptr(), to, wanted.len()) };
                 }
             }
             Ok(())
         })
     }
 
-    fn entries<'f>(&self, disk: &Disk, found: &'f Found, at: &Location) -> Result<&'f [PartEntry], ReadError> {
-        if let Some(entries) = found.entries.get() {
-            return Ok(entries);
+    /// Where a record's parts are, as its header says, if it is the record that was planned to be read.
+    fn stored<'f>(&self, disk: &Disk, found: &'f Found, at: &Location) -> Result<&'f StoredParts, ReadError> {
+        if let Some(stored) = found.parts.get() {
+            return Ok(stored);
         }
         let header = disk.read_header(at)?;
-        let tokens = u64::from(found.step.block_tokens);
-        let as_planned =
-            header.info.id == found.step.record
-                && header.parts.len() == self.layout.parts.len()
-                && header.parts.iter().zip(&self.layout.parts).all(|(entry, part)| {
-                    entry.codec == 0 && u64::from(entry.stored_bytes) == part.token_bytes() * tokens
-                });
-        if !as_planned {
+        let stored = StoredParts::new(header.parts);
+        let tokens = usize::from(found.step.block_tokens);
+        if header.info.id != found.step.record || !stored.fit(self.layout, &self.tags, tokens) {
             return Err(ReadError::Header);
         }
-        Ok(found.entries.get_or_init(|| header.parts))
+        Ok(found.parts.get_or_init(|| stored))
     }
 }

@@ -105,6 +105,8 @@ macro_rules! counters {
             pub(crate) lookup_us: Tally,
             pub(crate) restore_us: Tally,
             pub(crate) copy_us: Tally,
+            pub(crate) encode_us: Tally,
+            pub(crate) decode_us: Tally,
             pub(crate) commit_us: Tally,
             pub(crate) durable_us: Tally,
             misses: [AtomicU64; 5],
@@ -119,6 +121,8 @@ macro_rules! counters {
                     lookup_us: Tally::default(),
                     restore_us: Tally::default(),
                     copy_us: Tally::default(),
+                    encode_us: Tally::default(),
+                    decode_us: Tally::default(),
                     commit_us: Tally::default(),
                     durable_us: Tally::default(),
                     misses: Default::default(),
@@ -161,9 +165,9 @@ counters! {
     blocks_restored_hot,
     /// Blocks restored from disk: the SSD's page faults.
     blocks_restored_cold,
-    /// Payload bytes restored from RAM.
+    /// Bytes restored from RAM, as they are in the caller's memory.
     bytes_restored_hot,
-    /// Payload bytes restored from disk.
+    /// Bytes restored from disk, as they are in the caller's memory.
     bytes_restored_cold,
     /// Saves that had something new.
     saves,
@@ -171,8 +175,12 @@ counters! {
     saves_deferred,
     /// Tokens accepted.
     tokens_saved,
-    /// Payload bytes accepted.
+    /// Bytes accepted, as they are in the caller's memory.
     bytes_saved,
+    /// Bytes of the parts that were encoded, as they were in the caller's memory.
+    bytes_before_encoding,
+    /// The same as they are kept, in RAM and on disk.
+    bytes_after_encoding,
     /// Blocks accepted.
     blocks_saved,
     /// Snapshots accepted.
@@ -181,11 +189,11 @@ counters! {
     commits,
     /// Records made durable.
     records_committed,
-    /// Their payload bytes.
+    /// Their payload bytes, as they are kept.
     bytes_committed,
     /// Accepted records that could not be written.
     records_lost,
-    /// Their payload bytes.
+    /// Their payload bytes, as they were kept; the most that they would have been where they were never copied.
     bytes_lost,
     /// Records that made room for others.
     records_evicted,
@@ -235,6 +243,8 @@ impl Counters {
         stats.lookup_us = self.lookup_us.read();
         stats.restore_us = self.restore_us.read();
         stats.copy_us = self.copy_us.read();
+        stats.encode_us = self.encode_us.read();
+        stats.decode_us = self.decode_us.read();
         stats.commit_us = self.commit_us.read();
         stats.durable_us = self.durable_us.read();
     }
@@ -342,6 +352,10 @@ pub struct StoreStats {
     pub restore_us: Histogram,
     /// How long a save kept its caller.
     pub copy_us: Histogram,
+    /// Encoding one part of one block, on one thread.
+    pub encode_us: Histogram,
+    /// Decoding one part of one block, or what is wanted of it, on one thread.
+    pub decode_us: Histogram,
     /// A group commit.
     pub commit_us: Histogram,
     /// From a record's acceptance until it was durable.

@@ -37,7 +37,10 @@ impl Engine {
     /// again for the same record while the folder is there, since a volume that drops out fails all reads. Whether it did.
     pub(crate) fn judge(&self, disk: &Disk, id: RecordId, at: &Location, error: &ReadError) -> bool {
         let is_bad = match error {
-            ReadError::Checksum(_) | ReadError::Header | ReadError::Disk(DiskError::Corrupt { .. }) => true,
+            ReadError::Checksum(_)
+            | ReadError::Encoding { .. }
+            | ReadError::Header
+            | ReadError::Disk(DiskError::Corrupt { .. }) => true,
             ReadError::Disk(DiskError::Io { source, .. }) if !is_passing(source) => {
                 add(&self.counters.read_errors, 1);
                 let is_lasting = source.kind() == io::ErrorKind::NotFound || self.suspects.add(id, at);
@@ -46,6 +49,27 @@ impl Engine {
             ReadError::Disk(_) | ReadError::Gone => false,
         };
         is_bad && self.quarantine(disk, id, at, &error.to_string())
+    }
+
+    /// What a record has in RAM cannot be decoded: takes it and what continues it out of use for good, on disk or not.
+    pub(crate) fn condemn(&self, disk: Option<&Disk>, id: RecordId, why: &str) {
+        let mut catalog = self.catalog();
+        if let (Some(at), Some(disk)) = (catalog.index.record_location(id), disk) {
+            drop(catalog);
+            self.quarantine(disk, id, &at, why);
+            return;
+        }
+        let removed = catalog.index.remove(id);
+        let gone = catalog.forget(&removed);
+        drop(catalog);
+        drop(gone);
+        if !removed.records.is_empty() {
+            add(&self.counters.quarantined, 1);
+            tracing::warn!(
+                folder = %self.config.folder.display(),
+                "a record of the KV cache is bad and was taken out of use before it was written: {why}"
+            );
+        }
     }
 
     /// Takes a bad record and what continues it out of use, for good; false if it is not at that place any more.

@@ -6,15 +6,20 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use super::config::StoreConfig;
-use super::disk::Fact;
+use super::copy::copy_all;
 use super::disk::faults::{Fault, FaultyIo, Operation};
+use super::disk::{Fact, codec_tag};
 use super::engine::{Engine, now_ms};
+use super::matched::lookup;
+use super::memory::Resident;
+use super::parts::StoredParts;
 use super::queue::{Next, Planned, Sources};
-use super::read::ReadError;
-use super::transfer::{Namespace, Saved, Source};
-use super::types::{Layout, Location, NamespaceKey, PartLayout, RecordId};
-use super::write::{self, Request, copy_all};
+use super::read::{self, ReadError};
+use super::transfer::{Namespace, Saved, Source, Target};
+use super::types::{Layout, Location, NamespaceKey, PartEntry, PartLayout, RecordId};
+use super::write::{self, Request};
 use super::{copier, writer};
+use crate::quant::{Codec, Element};
 
 const TOKENS: usize = 256;
 const ROW_BYTES: usize = 16;
@@ -37,7 +42,7 @@ fn namespace() -> Namespace {
 }
 
 fn layout() -> Layout {
-    let part = PartLayout { rows: 1, row_bytes: u32::try_from(ROW_BYTES).unwrap() };
+    let part = PartLayout::plain(1, u32::try_from(ROW_BYTES).unwrap());
     Layout { parts: vec![part], needs_snapshot: false, description: Vec::new() }
 }
 
@@ -46,13 +51,17 @@ fn tokens(first: u32) -> Vec<u32> {
 }
 
 fn save(engine: &Engine, first: u32) -> Saved {
+    save_as(engine, &layout(), first)
+}
+
+fn save_as(engine: &Engine, layout: &Layout, first: u32) -> Saved {
     let bytes = vec![3_u8; TOKENS * ROW_BYTES];
     let source =
         Source { ptr: bytes.as_ptr(), row_stride_bytes: bytes.len(), token_stride_bytes: ROW_BYTES, first_token: 0 };
-    let (namespace, layout, tokens) = (namespace(), layout(), tokens(first));
+    let (namespace, tokens) = (namespace(), tokens(first));
     let request = Request {
         namespace: &namespace,
-        layout: &layout,
+        layout,
         tokens: &tokens,
         sources: &[source],
         snapshot: None,
@@ -127,6 +136,38 @@ fn a_record_that_was_moved_is_not_bad_for_what_was_read_where_it_was() {
     assert_eq!(stored(&engine, 0), Some((id, at)));
     assert_eq!(judge(&at), Some(true));
     assert_eq!(stored(&engine, 0), None);
+}
+
+#[test]
+fn what_cannot_be_decoded_in_ram_is_bad_there_too() {
+    let codec = Codec::parse("lossless", Element::Bfloat16, u32::try_from(ROW_BYTES / 2).unwrap()).unwrap();
+    let layout = Layout { parts: vec![PartLayout::encoded(1, codec)], ..layout() };
+    for durable in [false, true] {
+        let io = FaultyIo::new();
+        let engine = engine(&io);
+        assert_eq!(save_as(&engine, &layout, 0).refused, None);
+        if durable {
+            finish(&engine);
+        }
+        assert_eq!(stored(&engine, 0).is_some(), durable);
+        let found = lookup(&engine, &namespace(), &tokens(0), TOKENS);
+        let buffer = engine.pool.take(1).unwrap();
+        let entry = PartEntry { stored_bytes: 1, codec: codec_tag(&layout.parts[0]), checksum: 0 };
+        let bad = Resident { buffer, parts: StoredParts::new(vec![entry]), footprint: 1 };
+        engine.catalog().hot.insert(found.steps()[0].step.record, Arc::new(bad));
+        let mut target = vec![0; TOKENS * ROW_BYTES];
+        let place =
+            Target { ptr: target.as_mut_ptr(), row_stride_bytes: target.len(), token_capacity: TOKENS, first_token: 0 };
+        // SAFETY: the target has room for its row.
+        #[expect(unsafe_code, reason = "restores through pointers")]
+        let restored = unsafe { read::restore(&engine, &found, 0..1, &[place]) }.unwrap();
+        drop(found);
+        assert_eq!((restored.tokens, engine.counters.counts().quarantined), (0, 1));
+        assert_eq!(lookup(&engine, &namespace(), &tokens(0), TOKENS).tokens(), 0);
+        finish(&engine);
+        engine.close_disk();
+        assert_eq!(stored(&self::engine(&io), 0), None, "for good");
+    }
 }
 
 #[test]

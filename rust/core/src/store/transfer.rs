@@ -116,9 +116,9 @@ pub struct SnapshotInfo {
 pub struct Restored {
     /// Leading tokens that are right in every target. Fewer than restorable if a record turned out bad.
     pub tokens: usize,
-    /// Payload bytes that came from RAM.
+    /// Bytes that came from RAM, as they are in the targets.
     pub bytes_hot: u64,
-    /// Payload bytes that came from disk.
+    /// Bytes that came from disk, as they are in the targets.
     pub bytes_cold: u64,
 }
 
@@ -127,7 +127,7 @@ pub struct Restored {
 pub struct Saved {
     /// Tokens that were not stored before and are now, or will be where `deferred`.
     pub new_tokens: usize,
-    /// Payload bytes of these and of the snapshot.
+    /// Bytes of these and of the snapshot, as they are in the sources.
     pub bytes: u64,
     /// Why not all was accepted.
     pub refused: Option<Refusal>,

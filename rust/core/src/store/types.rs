@@ -2,6 +2,8 @@
 
 use serde::{Deserialize, Serialize};
 
+use crate::quant::Codec;
+
 /// Tokens of a full block. A block never crosses a multiple of this.
 pub const BLOCK_TOKENS: usize = 256;
 
@@ -10,24 +12,62 @@ pub const BLOCK_TOKENS: usize = 256;
 pub struct NamespaceKey(pub [u8; 32]);
 
 /// One array that has a slice for each token: `rows` (heads) × tokens × `row_bytes`.
-#[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize, Deserialize)]
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct PartLayout {
     /// Slices of one token: its heads.
     pub rows: u32,
-    /// Bytes of one token in one row.
+    /// Bytes of one token in one row, in the caller's memory.
     pub row_bytes: u32,
+    /// How it is kept, in RAM and on disk; `None`: as it is in the caller's memory.
+    pub codec: Option<Codec>,
 }
 
 impl PartLayout {
-    /// Bytes of one token in all rows.
+    /// A part that is kept as it is.
+    #[must_use]
+    pub const fn plain(rows: u32, row_bytes: u32) -> Self {
+        Self { rows, row_bytes, codec: None }
+    }
+
+    /// A part of the codec's vectors, kept encoded.
+    #[must_use]
+    pub fn encoded(rows: u32, codec: Codec) -> Self {
+        Self { rows, row_bytes: u32::try_from(codec.vector_bytes()).unwrap_or(u32::MAX), codec: Some(codec) }
+    }
+
+    /// Bytes of one token in all rows, in the caller's memory.
     #[must_use]
     pub fn token_bytes(&self) -> u64 {
         u64::from(self.rows) * u64::from(self.row_bytes)
     }
+
+    /// Whether the codec, if there is one, is for rows of this length.
+    #[must_use]
+    pub fn is_coherent(&self) -> bool {
+        self.codec.is_none_or(|codec| codec.vector_bytes() == self.row_bytes as usize)
+    }
+
+    /// Bytes that a run of `tokens` tokens takes where it is kept: at most so many if the codec is lossless, otherwise
+    /// exactly. More than 32 bits where no record could hold it.
+    #[must_use]
+    pub fn most_stored_bytes(&self, tokens: usize) -> u64 {
+        let bytes = self.token_bytes().saturating_mul(tokens as u64);
+        match self.codec {
+            // Larger ones are refused before they are encoded; the codec need not count them.
+            Some(codec) if u32::try_from(bytes).is_ok() => codec.encoded_bytes(self.rows as usize, tokens) as u64,
+            _ => bytes,
+        }
+    }
+
+    /// Whether the length of what is kept depends on the contents.
+    #[must_use]
+    pub fn is_lossless(&self) -> bool {
+        self.codec.is_some_and(|codec| codec.is_lossless())
+    }
 }
 
 /// What the blocks of a namespace hold.
-#[derive(Clone, PartialEq, Eq, Debug, Default, Serialize, Deserialize)]
+#[derive(Clone, PartialEq, Eq, Debug, Default)]
 pub struct Layout {
     /// The arrays of a block, in the order of the layers. Empty where no layer can be cut at a token.
     pub parts: Vec<PartLayout>,
@@ -38,10 +78,22 @@ pub struct Layout {
 }
 
 impl Layout {
-    /// Payload bytes of one token; `u64::MAX` where they are more.
+    /// Bytes of one token in the caller's memory; `u64::MAX` where they are more.
     #[must_use]
     pub fn token_bytes(&self) -> u64 {
         self.parts.iter().map(PartLayout::token_bytes).fold(0, u64::saturating_add)
+    }
+
+    /// Most payload bytes of a run of tokens; see [`PartLayout::most_stored_bytes`].
+    #[must_use]
+    pub fn most_stored_bytes(&self, tokens: usize) -> u64 {
+        self.parts.iter().map(|part| part.most_stored_bytes(tokens)).fold(0, u64::saturating_add)
+    }
+
+    /// Whether the length of a record is known only once it is encoded.
+    #[must_use]
+    pub fn has_lossless(&self) -> bool {
+        self.parts.iter().any(PartLayout::is_lossless)
     }
 }
 
@@ -146,8 +198,8 @@ pub struct RecordInfo {
 pub struct PartEntry {
     /// Bytes on disk.
     pub stored_bytes: u32,
-    /// 0: as in memory. Others are of the KV quantization's.
-    pub codec: u8,
+    /// 0: as in memory. Otherwise encoded, and this is [`crate::store::disk::codec_tag`] of the part.
+    pub codec: u32,
     /// XXH3-64 of the stored bytes.
     pub checksum: u64,
 }

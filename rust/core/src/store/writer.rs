@@ -165,7 +165,7 @@ fn try_write(engine: &Engine, disk: &Disk, batch: &[Ready]) -> Result<(), RoomEr
         .iter()
         .map(|record| NewRecord {
             info: &record.info,
-            parts: &record.ready.resident.parts,
+            parts: record.ready.resident.parts.entries(),
             payload: &record.slices,
             last_used_ms,
         })

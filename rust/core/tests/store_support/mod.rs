@@ -4,7 +4,8 @@
 
 use std::sync::Arc;
 
-use hwledger_omlx_core::store::types::{Layout, NamespaceKey, PartLayout};
+use hwledger_omlx_core::quant::{Codec, Element, Scheme, Strides};
+use hwledger_omlx_core::store::types::{BLOCK_TOKENS, Layout, NamespaceKey, PartLayout};
 use hwledger_omlx_core::store::{
     Match, Namespace, Saved, SnapshotArray, SnapshotSource, SnapshotTarget, Source, Store, StoreConfig, Target,
 };
@@ -36,14 +37,81 @@ fn fill(slice: &mut [u8], digest: u64, part: usize, row: usize) {
     }
 }
 
+/// Numbers in the caller's format, sixteen bits of the digest each.
+fn fill_numbers(slice: &mut [u8], codec: &Codec, digest: u64, part: usize, row: usize) {
+    let mut raw = vec![0; slice.len() / codec.element().bytes() * 2];
+    fill(&mut raw, digest, part, row);
+    for (to, raw) in slice.chunks_mut(codec.element().bytes()).zip(raw.as_chunks::<2>().0) {
+        let word = i16::from_le_bytes(*raw);
+        match codec.scheme() {
+            // Of two values, of which either or both in a group are kept exactly: then what comes back does not depend on
+            // the runs that were saved. The tests that know the runs take other numbers.
+            Scheme::Channel { bits, .. } => put(to, codec, if word < 0 { 0.0 } else { f32::from((1_u16 << bits) - 1) }),
+            // Few different bytes, and often the same: how many is told by the digest.
+            Scheme::Lossless => to.fill(if u64::from(raw[0]) < digest % 256 { 0 } else { raw[1] }),
+            _ => put(to, codec, f32::from(word) / 4096.0),
+        }
+    }
+}
+
+fn put(to: &mut [u8], codec: &Codec, number: f32) {
+    match codec.element() {
+        Element::Float32 => to.copy_from_slice(&number.to_le_bytes()),
+        Element::Bfloat16 => to.copy_from_slice(&number.to_le_bytes()[2..]),
+        Element::Float16 => panic!("no number of the tests is a half but the lossless ones, which are any bytes"),
+    }
+}
+
+/// What comes back of `array`, rows of `capacity` tokens of which the first `tokens` are saved in runs that end at `ends`.
+pub(crate) fn through(part: &PartLayout, array: &[u8], capacity: usize, ends: &[usize]) -> Vec<u8> {
+    let Some(codec) = part.codec else { return array.to_vec() };
+    let token_bytes = part.row_bytes as usize;
+    let strides = Strides { rows: part.rows as usize, row_bytes: capacity * token_bytes, token_bytes };
+    let mut back = array.to_vec();
+    let mut start = 0;
+    for end in ends {
+        let tokens = end - start;
+        let mut encoded = vec![0; codec.encoded_bytes(strides.rows, tokens)];
+        // SAFETY: both arrays have all rows of `capacity` tokens.
+        unsafe {
+            let bytes = codec.encode(array[start * token_bytes..].as_ptr(), strides, tokens, &mut encoded);
+            let to = back[start * token_bytes..].as_mut_ptr();
+            codec.decode(&encoded[..bytes], tokens, 0..tokens, to, strides).unwrap();
+        }
+        start = *end;
+    }
+    back
+}
+
+/// The ends of the runs of a prompt that is saved at once.
+pub(crate) fn whole_runs(tokens: usize) -> Vec<usize> {
+    (0..tokens).step_by(BLOCK_TOKENS).map(|start| tokens.min(start + BLOCK_TOKENS)).collect()
+}
+
 pub(crate) fn namespace(name: u8) -> Namespace {
     Namespace::new(NamespaceKey([name; 32]), format!("model-{name}"))
 }
 
 /// Three parts of different shapes, 2 × 8 + 3 × 5 + 1 × 40 bytes a token.
 pub(crate) fn layout() -> Layout {
-    let part = |rows, row_bytes| PartLayout { rows, row_bytes };
+    let part = PartLayout::plain;
     Layout { parts: vec![part(2, 8), part(3, 5), part(1, 40)], needs_snapshot: false, description: b"test".to_vec() }
+}
+
+/// Seven parts, plain and of each kind of codec: 16 + 128 + 64 + 96 + 15 + 128 + 64 bytes a token in memory.
+pub(crate) fn mixed() -> Layout {
+    let part =
+        |rows, scheme: &str, element, width| PartLayout::encoded(rows, Codec::parse(scheme, element, width).unwrap());
+    let parts = vec![
+        PartLayout::plain(2, 8),
+        part(2, "affine:4:32", Element::Bfloat16, 32),
+        part(1, "channel:4:32", Element::Bfloat16, 32),
+        part(2, "lossless", Element::Float16, 24),
+        PartLayout::plain(3, 5),
+        part(1, "affine:8:32", Element::Float32, 32),
+        part(1, "lossless", Element::Bfloat16, 32),
+    ];
+    Layout { parts, needs_snapshot: false, description: b"mixed".to_vec() }
 }
 
 /// Prompts of a small alphabet of tokens: each differs from the first one of its family from `edit` on.
@@ -66,13 +134,17 @@ pub(crate) fn arrays(namespace: &Namespace, layout: &Layout, tokens: &[u32], cap
         .parts
         .iter()
         .enumerate()
-        .map(|(part, &PartLayout { rows, row_bytes })| {
+        .map(|(part, &PartLayout { rows, row_bytes, codec })| {
             let (rows, row_bytes) = (rows as usize, row_bytes as usize);
             let mut array = vec![0xEE; rows * capacity * row_bytes];
             for row in 0..rows {
                 for (token, digest) in digests.iter().enumerate() {
                     let at = (row * capacity + token) * row_bytes;
-                    fill(&mut array[at..at + row_bytes], *digest, part, row);
+                    let slice = &mut array[at..at + row_bytes];
+                    match &codec {
+                        None => fill(slice, *digest, part, row),
+                        Some(codec) => fill_numbers(slice, codec, *digest, part, row),
+                    }
                 }
             }
             array
@@ -138,7 +210,9 @@ pub(crate) fn restore(store: &Store, namespace: &Namespace, layout: &Layout, tok
     let restored = unsafe { store.restore(found, 0..places.len(), &places) }.unwrap();
     assert!(restored.tokens <= found.restorable());
     let right = arrays(namespace, layout, &tokens[..restored.tokens], capacity);
+    let runs = whole_runs(restored.tokens);
     for ((target, right), part) in targets.iter().zip(&right).zip(&layout.parts) {
+        let right = through(part, right, capacity, &runs);
         let row = capacity * part.row_bytes as usize;
         let used = restored.tokens * part.row_bytes as usize;
         for (target, right) in target.chunks(row).zip(right.chunks(row)) {

@@ -20,7 +20,8 @@ pub(super) const JOURNAL_NEXT: &str = "journal.next";
 pub(super) const SEGMENTS: &str = "segments";
 
 const FORMAT: &str = "hwledger-omlx paged KV store";
-pub(super) const VERSION: u64 = 1;
+/// 2: records with encoded parts, whose codecs the namespaces name.
+pub(super) const VERSION: u64 = 2;
 
 /// Where a segment is.
 pub(super) fn segment_path(segment: SegmentId) -> String {

@@ -18,7 +18,7 @@
 //! Rows are sorted by id and name their parent by row, so reading one needs no search and no allocation.
 
 use super::image::{BlockRow, IndexDump, NO_ROW, SnapshotRow, TokenSpan, WriteDay};
-use super::record::{StoreId, is_run, namespace_from, put_namespace};
+use super::record::{StoreId, is_run, layout_bytes, namespace_from, put_namespace};
 use super::wire::{Fields, Malformed, PutFields, count_u32};
 use super::{JournalMark, checksum};
 use crate::store::types::{Attach, Location, RecordId, SegmentId};
@@ -28,7 +28,7 @@ pub(super) const PAGE: usize = 4096;
 /// Bytes under one checksum.
 pub(super) const CHUNK: usize = 1 << 20;
 pub(super) const ROW: usize = 80;
-const VERSION: u32 = 1;
+const VERSION: u32 = 2;
 const MAGIC: [u8; 8] = *b"HWKVIDX1";
 const HEADER: usize = 136;
 const PINNED: u16 = 1;
@@ -218,7 +218,7 @@ pub(super) fn rest_bytes(dump: &IndexDump) -> u64 {
     let namespaces: usize = dump
         .namespaces
         .iter()
-        .map(|row| 45 + row.layout.parts.len() * 8 + row.layout.description.len() + row.label.len())
+        .map(|row| 45 + layout_bytes(&row.layout) + row.layout.description.len() + row.label.len())
         .sum();
     let snapshots: usize = dump.snapshots.iter().map(|row| 68 + row.meta.len()).sum();
     (4 + namespaces + snapshots + 4 + dump.extra.len()) as u64

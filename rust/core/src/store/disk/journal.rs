@@ -15,7 +15,7 @@
 
 use super::Fact;
 use super::image::WriteDay;
-use super::record::{StoreId, is_run, namespace_from, put_namespace};
+use super::record::{StoreId, is_run, layout_bytes, namespace_from, put_namespace};
 use super::wire::{Fields, Malformed, PutFields, count_u32};
 use super::{checksum, checksum_seeded};
 use crate::store::types::{
@@ -23,7 +23,7 @@ use crate::store::types::{
 };
 
 pub(super) const HEADER: usize = 64;
-pub(super) const VERSION: u32 = 1;
+pub(super) const VERSION: u32 = 2;
 const FILE_MAGIC: [u8; 8] = *b"HWKVJNL1";
 const ENTRY_MAGIC: [u8; 4] = *b"HWJE";
 const ENTRY_HEADER: usize = 24;
@@ -387,5 +387,5 @@ pub(super) fn cost_bytes(info: &RecordInfo) -> u64 {
 #[must_use]
 pub fn namespace_fits(layout: &Layout, label: &str) -> bool {
     const MOST_BYTES: usize = 16 << 20;
-    layout.description.len() + label.len() + layout.parts.len() * 8 <= MOST_BYTES
+    layout.description.len() + label.len() + layout_bytes(layout) <= MOST_BYTES
 }

@@ -39,6 +39,7 @@ pub use io::Io;
 pub use journal::namespace_fits;
 pub use open_disk::Disk;
 pub use real_io::RealIo;
+pub use record::codec_tag;
 
 use crate::store::types::{NamespaceKey, PartEntry, RecordId, RecordInfo};
 

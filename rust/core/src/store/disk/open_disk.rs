@@ -171,7 +171,7 @@ impl Disk {
     pub fn cost_bytes(&self, record: &NewRecord<'_>) -> u64 {
         let namespaces = self.namespaces.read().unwrap_or_else(PoisonError::into_inner);
         let namespace = namespaces.get(&record.info.namespace).map_or(0, |row| {
-            let described = row.layout.description.len() + row.label.len() + row.layout.parts.len() * 8;
+            let described = row.layout.description.len() + row.label.len() + record::layout_bytes(&row.layout);
             described as u64 + 256
         });
         let segment = segment::HEADER + namespace + record::most_header_bytes(record) + record.payload_bytes();

@@ -1,13 +1,13 @@
 //! A record's header in a segment.
 //!
 //! ```text
-//!   0  "HWR1"                    48  namespace digest, 32 bytes
+//!   0  "HWR2"                    48  namespace digest, 32 bytes
 //!   4  body bytes u32            80  chain of the prefix continued, 16 bytes
 //!   8  XXH3-64 of 16..body u64   96  position of the first token u32
 //!  16  header bytes u32         100  tokens (block) or bytes of the tail u32
 //!  20  kind u8, 0 u8            104  parts u32, 0 u32
 //!  22  tokens of the parent u16 112  last use, Unix milliseconds, u64
-//!  24  id u64                   120  parts: bytes u32, codec u8, 0 u8 x3, XXH3-64 u64
+//!  24  id u64                   120  parts: bytes u32, codec's tag u32, XXH3-64 u64
 //!  32  parent's id u64          ...  the tail: token ids u32, the snapshot's meta, or the namespace
 //!  40  payload bytes u64        header bytes: the payload
 //! ```
@@ -18,13 +18,14 @@
 
 use super::image::NamespaceRow;
 use super::wire::{Fields, Malformed, PutFields, count_u32, tokens_from};
-use super::{NewRecord, RecordHeader, checksum_seeded};
+use super::{NewRecord, RecordHeader, checksum, checksum_seeded};
+use crate::quant::{Codec, Element};
 use crate::store::types::{
     Attach, BLOCK_TOKENS, Layout, Location, NamespaceKey, PartEntry, PartLayout, RecordId, RecordInfo, RecordKind,
     SegmentId,
 };
 
-pub(super) const MAGIC: [u8; 4] = *b"HWR1";
+pub(super) const MAGIC: [u8; 4] = *b"HWR2";
 /// Records begin at multiples of this.
 pub(super) const RECORD_ALIGN: u64 = 64;
 /// Bytes from which on a payload begins at a page, so that reads of it touch no page twice.
@@ -40,6 +41,9 @@ pub(super) const MAX_HEADER: usize = 64 << 20;
 const KIND_BLOCK: u8 = 0;
 const KIND_SNAPSHOT: u8 = 1;
 const KIND_NAMESPACE: u8 = 2;
+const FLOAT16: u8 = 1;
+const BFLOAT16: u8 = 2;
+const FLOAT32: u8 = 3;
 const NO_PARENT: u64 = u64::MAX;
 
 /// A store's own id.
@@ -168,7 +172,7 @@ pub(super) fn encode(record: &NewRecord<'_>, at: &Location, store: &StoreId) -> 
     out.put_u64(record.last_used_ms);
     for part in record.parts {
         out.put_u32(part.stored_bytes);
-        out.put_u32(u32::from(part.codec));
+        out.put_u32(part.codec);
         out.put_u64(part.checksum);
     }
     match &info.kind {
@@ -253,9 +257,7 @@ pub(super) fn parse(bytes: &[u8], seed: u64) -> Result<Parsed, Malformed> {
     }
     let mut parts = Vec::with_capacity(part_count);
     for _ in 0..part_count {
-        let (stored_bytes, codec, checksum) = (fields.u32()?, fields.u32()?, fields.u64()?);
-        let codec = u8::try_from(codec).map_err(|_| Malformed("has an unknown codec"))?;
-        parts.push(PartEntry { stored_bytes, codec, checksum });
+        parts.push(PartEntry { stored_bytes: fields.u32()?, codec: fields.u32()?, checksum: fields.u64()? });
     }
     if parts.iter().map(|part| u64::from(part.stored_bytes)).sum::<u64>() != payload_bytes {
         return Err(Malformed("the parts do not add up to the payload"));
@@ -276,29 +278,72 @@ pub(super) fn parse(bytes: &[u8], seed: u64) -> Result<Parsed, Malformed> {
     })
 }
 
+/// Bytes of a part's layout, its codec's name apart.
+const PART_LAYOUT: usize = 13;
+
+/// Bytes that the parts of a layout take where they are written.
+pub(super) fn layout_bytes(layout: &Layout) -> usize {
+    let codec_bytes = |part: &PartLayout| part.codec.map_or(0, |codec| codec.to_string().len());
+    layout.parts.iter().map(|part| PART_LAYOUT + codec_bytes(part)).sum()
+}
+
+/// What [`PartEntry::codec`] says of a part's bytes: 0 if they are as in memory, otherwise a digest of the part, so that what
+/// was encoded for another one is never decoded as this one's.
+#[must_use]
+pub fn codec_tag(part: &PartLayout) -> u32 {
+    if part.codec.is_none() {
+        return 0;
+    }
+    let mut written = Vec::new();
+    put_part(&mut written, part);
+    u32::try_from(checksum(&written) >> 32).unwrap_or(0).max(1)
+}
+
 /// A namespace as records, journal and index write it.
 pub(super) fn put_namespace(out: &mut Vec<u8>, row: &NamespaceRow) {
     out.extend_from_slice(&row.key.0);
     out.put_u8(u8::from(row.layout.needs_snapshot));
     out.put_u32(count_u32(row.layout.parts.len()));
-    for part in &row.layout.parts {
-        out.put_u32(part.rows);
-        out.put_u32(part.row_bytes);
-    }
+    row.layout.parts.iter().for_each(|part| put_part(out, part));
     out.put_bytes(&row.layout.description);
     out.put_bytes(row.label.as_bytes());
+}
+
+/// Rows, bytes of a row, the numbers' type (0: not encoded), the scheme's name.
+fn put_part(out: &mut Vec<u8>, part: &PartLayout) {
+    out.put_u32(part.rows);
+    out.put_u32(part.row_bytes);
+    out.put_u8(part.codec.map_or(0, |codec| match codec.element() {
+        Element::Float16 => FLOAT16,
+        Element::Bfloat16 => BFLOAT16,
+        Element::Float32 => FLOAT32,
+    }));
+    out.put_bytes(part.codec.map(|codec| codec.to_string()).unwrap_or_default().as_bytes());
 }
 
 /// Reads what [`put_namespace`] wrote.
 pub(super) fn namespace_from(fields: &mut Fields<'_>) -> Result<NamespaceRow, Malformed> {
     let key = NamespaceKey(fields.array()?);
     let needs_snapshot = fields.u8()? != 0;
-    let count = fields.count(8)?;
-    let mut parts = Vec::with_capacity(count);
-    for _ in 0..count {
-        parts.push(PartLayout { rows: fields.u32()?, row_bytes: fields.u32()? });
-    }
+    let count = fields.count(PART_LAYOUT)?;
+    let parts = (0..count).map(|_| part_from(fields)).collect::<Result<_, _>>()?;
     let description = fields.bytes()?.to_vec();
     let label = fields.text()?;
     Ok(NamespaceRow { key, layout: Layout { parts, needs_snapshot, description }, label })
+}
+
+fn part_from(fields: &mut Fields<'_>) -> Result<PartLayout, Malformed> {
+    let (rows, row_bytes) = (fields.u32()?, fields.u32()?);
+    let (element, scheme) = (fields.u8()?, fields.text()?);
+    let element = match element {
+        0 if scheme.is_empty() => return Ok(PartLayout::plain(rows, row_bytes)),
+        FLOAT16 => Element::Float16,
+        BFLOAT16 => Element::Bfloat16,
+        FLOAT32 => Element::Float32,
+        _ => return Err(Malformed("has numbers of an unknown type")),
+    };
+    let width = row_bytes / u32::try_from(element.bytes()).unwrap_or(1);
+    let codec = Codec::parse(&scheme, element, width).map_err(|_| Malformed("names an unknown codec"))?;
+    let part = PartLayout { rows, row_bytes, codec: Some(codec) };
+    if part.is_coherent() { Ok(part) } else { Err(Malformed("its rows are no vectors of its codec")) }
 }

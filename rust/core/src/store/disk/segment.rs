@@ -19,7 +19,7 @@ use crate::store::types::{Location, PartEntry, RecordInfo, SegmentId};
 /// Bytes before the first record.
 pub(super) const HEADER: u64 = 64;
 const FILE_MAGIC: [u8; 8] = *b"HWKVSEG1";
-const VERSION: u32 = 1;
+const VERSION: u32 = 2;
 /// Bytes read for a header at first: enough for a block of 256 tokens with some 180 parts.
 const HEADER_READ: usize = 4096;
 /// [`RECORD_ALIGN`] in memory.

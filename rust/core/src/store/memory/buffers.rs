@@ -123,6 +123,18 @@ impl BufferPool {
         Some(buffer)
     }
 
+    fn give_back(&self, pieces: Vec<Piece>) {
+        let mut chunks = self.chunks();
+        for piece in pieces {
+            if piece.bytes == CHUNK_BYTES {
+                let chunk = chunks.used.remove(&piece.start.addr().get());
+                chunks.free.extend(chunk);
+            } else {
+                chunks.give_slot(piece.start);
+            }
+        }
+    }
+
     /// Bytes that a buffer of `bytes` takes.
     pub(crate) fn footprint(bytes: usize) -> usize {
         piece_lengths(bytes).sum()
@@ -223,6 +235,29 @@ impl Buffer {
         })
     }
 
+    /// The start of `offset..offset + bytes` if it lies in one run.
+    pub(crate) fn run(&self, offset: usize, bytes: usize) -> Option<NonNull<u8>> {
+        self.runs(offset, bytes).next().filter(|(_, length)| *length == bytes).map(|(start, _)| start)
+    }
+
+    /// Bytes of memory that it takes.
+    pub(crate) fn footprint(&self) -> usize {
+        self.pieces.iter().map(|piece| piece.bytes).sum()
+    }
+
+    /// Makes it shorter, and gives back the pieces that are not needed any more.
+    pub(crate) fn truncate(&mut self, bytes: usize) {
+        debug_assert!(bytes <= self.bytes);
+        self.bytes = bytes;
+        let (mut needed, mut end) = (0, 0);
+        while end < bytes {
+            end += self.pieces[needed].bytes;
+            needed += 1;
+        }
+        let surplus = self.pieces.split_off(needed);
+        self.pool.give_back(surplus);
+    }
+
     /// All of it as slices. Only for a buffer that is filled and that nobody writes any more.
     pub(crate) fn slices(&self) -> Vec<&[u8]> {
         // SAFETY: the runs are this buffer's own memory, alive as long as it is borrowed; the caller keeps the rule above.
@@ -234,15 +269,7 @@ impl Buffer {
 
 impl Drop for Buffer {
     fn drop(&mut self) {
-        let mut chunks = self.pool.chunks();
-        for piece in self.pieces.drain(..) {
-            if piece.bytes == CHUNK_BYTES {
-                let chunk = chunks.used.remove(&piece.start.addr().get());
-                chunks.free.extend(chunk);
-            } else {
-                chunks.give_slot(piece.start);
-            }
-        }
+        self.pool.give_back(take(&mut self.pieces));
     }
 }
 
@@ -284,6 +311,22 @@ mod tests {
             runs.sort_unstable();
             prop_assert!(runs.windows(2).all(|pair| pair[0].0 + pair[0].1 <= pair[1].0));
             drop(alive);
+            let chunks = pool.chunks();
+            prop_assert!(chunks.used.is_empty() && chunks.slabs.is_empty());
+        }
+
+        #[test]
+        fn a_buffer_made_shorter_keeps_what_is_left(bytes in 1usize..(5 << 20), left in any::<prop::sample::Index>()) {
+            let pool = Arc::new(BufferPool::default());
+            let mut buffer = pool.take(bytes).unwrap();
+            let left = left.index(bytes + 1);
+            let before: Vec<_> = buffer.runs(0, left).collect();
+            buffer.truncate(left);
+            prop_assert_eq!(buffer.runs(0, left).collect::<Vec<_>>(), before);
+            prop_assert_eq!(buffer.len(), left);
+            prop_assert!(buffer.footprint() >= left && buffer.footprint() <= BufferPool::footprint(bytes));
+            prop_assert_eq!(left == 0, buffer.footprint() == 0);
+            drop(buffer);
             let chunks = pool.chunks();
             prop_assert!(chunks.used.is_empty() && chunks.slabs.is_empty());
         }

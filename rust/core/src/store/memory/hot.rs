@@ -4,15 +4,16 @@ use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
 
 use super::Buffer;
-use crate::store::types::{PartEntry, RecordId};
+use crate::store::parts::StoredParts;
+use crate::store::types::RecordId;
 
 /// A record's payload in RAM, filled and never changed again.
 #[derive(Debug)]
 pub(crate) struct Resident {
     /// The payload.
     pub(crate) buffer: Buffer,
-    /// Its parts' lengths and checksums.
-    pub(crate) parts: Vec<PartEntry>,
+    /// Its parts' places, lengths and checksums.
+    pub(crate) parts: StoredParts,
     /// Bytes of memory that it takes.
     pub(crate) footprint: u64,
 }
@@ -107,7 +108,7 @@ mod tests {
 
     fn resident(bytes: usize) -> Arc<Resident> {
         let buffer = Arc::new(BufferPool::default()).take(bytes).unwrap();
-        Arc::new(Resident { buffer, parts: Vec::new(), footprint: bytes as u64 })
+        Arc::new(Resident { buffer, parts: StoredParts::new(Vec::new()), footprint: bytes as u64 })
     }
 
     #[test]

@@ -19,7 +19,7 @@ pub(super) fn namespace(number: u8) -> NamespaceRow {
     NamespaceRow {
         key: NamespaceKey([number; 32]),
         layout: Layout {
-            parts: vec![PartLayout { rows: 2, row_bytes: 8 }],
+            parts: vec![PartLayout::plain(2, 8)],
             needs_snapshot: number % 2 == 1,
             description: vec![number; 40],
         },

@@ -157,12 +157,12 @@ fn foreign_folders_are_left_alone() {
         assert_eq!(io.paths(), [path]);
     }
     for (text, version) in
-        [(r#"{"format":"other"}"#, false), (r#"{"format":"hwledger-omlx paged KV store","version":2}"#, true)]
+        [(r#"{"format":"other"}"#, false), (r#"{"format":"hwledger-omlx paged KV store","version":1}"#, true)]
     {
         let io = FaultyIo::new();
         io.replace(STORE, Some(text.into()));
         match open(&io).expect_err("not ours") {
-            DiskError::Version { found: 2, known: 1 } => assert!(version),
+            DiskError::Version { found: 1, known: 2 } => assert!(version),
             DiskError::Foreign { .. } => assert!(!version),
             other => panic!("{other}"),
         }

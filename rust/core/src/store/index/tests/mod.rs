@@ -15,7 +15,7 @@ fn limits() -> Limits {
 }
 
 fn layout() -> Layout {
-    Layout { parts: vec![PartLayout { rows: 2, row_bytes: 4 }], ..Layout::default() }
+    Layout { parts: vec![PartLayout::plain(2, 4)], ..Layout::default() }
 }
 
 fn recurrent() -> Layout {

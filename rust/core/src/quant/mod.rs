@@ -1,0 +1,22 @@
+//! KV codecs: arrays of keys and values as fewer bytes, and back.
+//!
+//! A [`Codec`] is a [`Scheme`] for vectors of one [`Element`] type and one width. It encodes runs of 1 to 256 tokens,
+//! `[rows, tokens, width]` with any strides, straight from the caller's arrays and back into them. It knows nothing of
+//! files, of models, nor of threads: a call works on the caller's thread and, once that thread has called before,
+//! allocates nothing.
+
+#![expect(clippy::inline_always, reason = "a kernel has the instruction set of what it is inlined into")]
+
+mod affine;
+mod codec;
+mod element;
+mod error;
+mod packing;
+mod quantizer;
+mod run;
+mod simd;
+mod text;
+
+pub use codec::{Codec, Scheme, Strides};
+pub use element::Element;
+pub use error::{CodecError, Malformed};
