@@ -20,17 +20,28 @@ _NAME = "scaled_dot_product_attention"
 
 
 class TwinKVCache(QuantizedKVCache):
-    """A quantized cache that keeps its tokens in full too."""
+    """A quantized cache that keeps its tokens in full too.
 
-    def __init__(self, keys: HeldTokens, values: HeldTokens) -> None:
+    Args:
+        keys: how they are held.
+        values: likewise.
+        element: MLX's name of the type in which they are held, whatever the model computes in; None for the model's.
+    """
+
+    def __init__(self, keys: HeldTokens, values: HeldTokens, element: str | None = None) -> None:
         super().__init__(keys, values)
         self.full = LiveKVCache(keys.reserve_tokens)
         self.fetched_full: tuple[Any, Any] = (None, None)
+        self._element = element
 
     def update_and_fetch(self, keys: Any, values: Any) -> tuple[Any, Any]:
         """Takes `[1, heads, tokens, head_dim]` and returns all keys and values so far, as they are held."""
         self.fetched_full = self.full.update_and_fetch(keys, values)
-        return super().update_and_fetch(keys, values)
+        if self._element is None:
+            return super().update_and_fetch(keys, values)
+        held_as = getattr(mx, self._element)
+        held = super().update_and_fetch(keys.astype(held_as), values.astype(held_as))
+        return self.fetched.are(*(array.astype(keys.dtype) for array in held))
 
 
 class AttentionError:

@@ -1,7 +1,7 @@
 """Measures how much each format of each layer's keys and values changes what a model says, on a given text.
 
 One part of one layer is quantized at a time, in the running caches; everything else is as the model has it. Sensitivity
-by layer, and that it differs: KVTuner, arXiv 2502.04420.
+by layer, and that it differs: KVTuner, arXiv 2502.04420. Of windows nothing is measured: running, they are plain.
 """
 
 import hashlib
@@ -64,13 +64,14 @@ class Calibration:
     """The formats to measure; None for all `candidates`."""
 
     def run(self, on_step: OnStep | None = None) -> tuple[LayerProfile | None, ...]:
-        """Measures every layer.
+        """Measures every layer; the model computes in float32 afterwards, where that fits into the memory.
 
         Raises:
             ModelError: no layer has running keys and values that could be quantized, or they are not attended to by
                 mlx-lm's function.
         """
         shapes = json.loads(geometry.measure(self.loaded.model).text)["layers"]
+        self.loaded.compute_in_float32()
         plan = list(self._plan(shapes))
         if not plan:
             raise ModelError(f"no layer of {self.loaded.folder.model_id} has a running KV cache that can be quantized")
@@ -82,11 +83,13 @@ class Calibration:
         for number, ids in enumerate(windows):
             done = number * (len(plan) + 1)
             _tell(on_step, "16 bit", done, steps)
-            reference = self.loaded.logits(ids, self._caches(ids), self.chunk_tokens)
+            reference = self.loaded.logits(ids, self.loaded.caches(Dial(), len(ids)), self.chunk_tokens)
             for step, (layer, part, name) in enumerate(plan, start=1):
                 _tell(on_step, f"layer {layer} {part.upper()} {name}", done + step, steps)
+                caches = self.loaded.caches(Dial(), len(ids))
+                caches[layer] = _with_twins(caches[layer], part, name, shapes[layer]["caches"], len(ids))
                 with watched(self.loaded.model) as error:
-                    logits = self.loaded.logits(ids, self._caches(ids, layer, part, name), self.chunk_tokens)
+                    logits = self.loaded.logits(ids, caches, self.chunk_tokens)
                     found[layer, part, name].add(probes.compare(reference, logits), error)
         return tuple(self._measured(found, layer, shape) for layer, shape in enumerate(shapes))
 
@@ -99,12 +102,6 @@ class Calibration:
                     wanted = self.only is None or name in self.only
                     if wanted and all(name in names for names in fitting):
                         yield layer, part, name
-
-    def _caches(self, ids: Sequence[int], layer: int | None = None, part: str = "", name: str = PLAIN) -> list[Any]:
-        caches = self.loaded.caches(Dial(), len(ids))
-        if layer is not None:
-            caches[layer] = _with_twins(caches[layer], part, name, len(ids))
-        return caches
 
     def _measured(self, found: dict[tuple[int, str, str], "_Seen"], layer: int, shape: Any) -> LayerProfile | None:
         if all(cache["kind"] != "sequence" for cache in shape["caches"]):
@@ -163,13 +160,21 @@ def calibrate(
     return Profile(profile.fingerprint(loaded.folder.path), digest, len(ids), layers)
 
 
-def _with_twins(cache: Any, part: str, name: str, tokens: int) -> Any:
-    if isinstance(cache, CacheList):
-        return CacheList(*(_with_twins(each, part, name, tokens) for each in cache.caches))
-    if not isinstance(cache, LiveKVCache):
-        return cache
-    names = {"k": PLAIN, "v": PLAIN, part: name}
-    return TwinKVCache(*(HeldTokens(formats.parse(names[each]), reserve_tokens=tokens) for each in ("k", "v")))
+def _with_twins(cache: Any, part: str, name: str, shapes: Sequence[Any], tokens: int) -> Any:
+    """The layer's caches, those of all tokens with one part in that format; held in the type that the model has."""
+    leaves = iter(shapes)
+
+    def with_twins(cache: Any) -> Any:
+        if isinstance(cache, CacheList):
+            return CacheList(*(with_twins(each) for each in cache.caches))
+        shape = next(leaves)
+        if not isinstance(cache, LiveKVCache):
+            return cache
+        names = {"k": PLAIN, "v": PLAIN, part: name}
+        held = (HeldTokens(formats.parse(names[each]), reserve_tokens=tokens) for each in ("k", "v"))
+        return TwinKVCache(*held, element=shape["element"])
+
+    return with_twins(cache)
 
 
 def _tell(on_step: OnStep | None, what: str, done: int, steps: int) -> None:

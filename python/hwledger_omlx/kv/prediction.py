@@ -10,6 +10,7 @@ from typing import Any
 
 import mlx.core as mx
 import numpy as np
+import psutil
 from mlx_lm.models.cache import make_prompt_cache
 from numpy.typing import NDArray
 
@@ -21,6 +22,10 @@ from hwledger_omlx.hooks.layer_caches.dial import Dial
 
 CHUNK_TOKENS = 256
 """Of a prefill, here. Smaller than a server's, so that most of a short text is read back from what is held."""
+
+
+_FLOAT32_TIMES = 2
+"""Most that weights grow by, those of 16 bits."""
 
 
 @dataclass(frozen=True)
@@ -47,6 +52,17 @@ class LoadedModel:
             raise ModelError(f"mlx-lm cannot load {folder.model_id}: {error}") from error
         attend_through_ours(loaded)
         return cls(folder, loaded, tokenizer)
+
+    def compute_in_float32(self) -> bool:
+        """Has the model compute in float32 from now on, if it fits well into the memory; whether it does.
+
+        What rounding to 16 bits does to logits is more than what 8-bit keys do, and it does not add up over the layers:
+        sensitivities that were measured with it make many layers look alike.
+        """
+        if _FLOAT32_TIMES * self.folder.weights_bytes > psutil.virtual_memory().total // 2:
+            return False
+        self.model.set_dtype(mx.float32)
+        return True
 
     def encode(self, text: str) -> list[int]:
         """Token ids of a text, with none added."""

@@ -150,7 +150,7 @@ def _size(name: str) -> float:
     row_bytes = data.WIDTH * 2
     live = []
     for codec in (None, (name, "bfloat16", data.WIDTH)):
-        layout = Layout([(ROWS, row_bytes, codec)] * 2)  # type: ignore[list-item]
+        layout = Layout([(ROWS, row_bytes, codec)] * 2)
         with tempfile.TemporaryDirectory(prefix="hwledger-bench-") as folder:
             settings = PagedCache(hot_bytes=0, min_free_bytes=0, quota_bytes=1 << 30)
             with settings.open(Path(folder) / "store") as store:

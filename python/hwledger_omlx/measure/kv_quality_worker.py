@@ -107,6 +107,8 @@ class QualityWorker:
         ids = [token for window in more for token in window][:tokens]
         if not ids:
             raise ValueError("the held-out text is too short to calibrate on what the windows leave of it")
-        layers = Calibration(self._loaded, ids, window_tokens=self._window_tokens).run()
+        # Another copy: calibration has it compute in float32.
+        apart = LoadedModel.load(self._loaded.folder.path)
+        layers = Calibration(apart, ids, window_tokens=self._window_tokens).run()
         self._profile = Profile(_NO_DIGEST, _NO_DIGEST, len(ids), layers)
         return {"tokens": len(ids)}
