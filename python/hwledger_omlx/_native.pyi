@@ -9,6 +9,7 @@ from typing import Self, TypeAlias, final
 from typing_extensions import Buffer
 
 __all__ = [
+    "Codec",
     "EngineError",
     "Error",
     "ForeignFolderError",
@@ -197,6 +198,9 @@ class Store:
     def info(self) -> str:
         """Its folder, usage and namespaces, as JSON; `hwledger_omlx.cache.StoreInfo` types it."""
 
+    def layouts(self) -> list[tuple[bytes, bytes]]:
+        """Each namespace that something is stored in, with the description of its layout."""
+
     def pin(self, namespace: bytes, tokens: _TokenIds) -> int:
         """Keeps the longest stored prefix of `tokens` from eviction. Returns its length in tokens."""
 
@@ -216,6 +220,37 @@ class Store:
     def __exit__(
         self, _kind: type[BaseException] | None, _error: BaseException | None, _traceback: TracebackType | None, /
     ) -> None: ...
+
+@final
+class Codec:
+    """How keys or values are kept at rest: `affine:4:64`, `channel:4:64`, `rotated:3.5` or `lossless`.
+
+    Args:
+        name: scheme, bits and group.
+        element: type of the numbers: `float16`, `bfloat16` or `float32`.
+        width: numbers of one token in one head.
+
+    Raises:
+        ValueError: there is no such codec, or it does not fit the width.
+    """
+
+    def __new__(cls, name: str, element: str, width: int) -> Self: ...
+    def encoded_nbytes(self, rows: int, tokens: int) -> int:
+        """Bytes that so many tokens take; of `lossless` the most."""
+
+    def encode(self, array: Buffer, into: Buffer) -> int:
+        """Encodes an evaluated array `[1, rows, tokens, width]` into the front of `into`. Returns the bytes written.
+
+        Raises:
+            ValueError: the array does not fit, or there is too little room.
+        """
+
+    def decode(self, data: Buffer, into: Buffer) -> None:
+        """Decodes what `encode` wrote of as many rows and tokens as `into` has, `[1, rows, tokens, width]`.
+
+        Raises:
+            ValueError: the array does not fit, or `encode` did not write that.
+        """
 
 @final
 class Layout:

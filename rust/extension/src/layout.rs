@@ -91,8 +91,7 @@ impl Part {
         }
         let wrong = |why: String| PyValueError::new_err(format!("part {index}: {why}"));
         let Some((scheme, element, width)) = name else { return Ok(types::PartLayout::plain(rows, row_bytes)) };
-        let element = element_named(&element)
-            .ok_or_else(|| wrong(format!("{element:?} is no type of numbers: float16, bfloat16 or float32 are")))?;
+        let element = element_named(&element).map_err(wrong)?;
         let codec = Codec::parse(&scheme, element, width).map_err(|error| wrong(error.to_string()))?;
         let part = types::PartLayout { rows, row_bytes, codec: Some(codec) };
         if !part.is_coherent() {
@@ -106,8 +105,9 @@ impl Part {
 const ELEMENTS: [(Element, &str); 3] =
     [(Element::Float16, "float16"), (Element::Bfloat16, "bfloat16"), (Element::Float32, "float32")];
 
-fn element_named(name: &str) -> Option<Element> {
-    ELEMENTS.into_iter().find(|(_, own)| *own == name).map(|(element, _)| element)
+pub(crate) fn element_named(name: &str) -> Result<Element, String> {
+    let found = ELEMENTS.into_iter().find(|(_, own)| *own == name).map(|(element, _)| element);
+    found.ok_or_else(|| format!("{name:?} is no type of numbers: float16, bfloat16 or float32 are"))
 }
 
 pub(crate) fn part_pairs(layout: &types::Layout) -> Vec<(u32, u32)> {

@@ -1,6 +1,7 @@
 //! `hwledger_omlx._native`: the core as a Python module. A table of contents; each exported thing has a file of its own.
 
 mod arrays;
+mod codec;
 mod entry;
 mod errors;
 mod held;
@@ -24,6 +25,8 @@ use pyo3::prelude::*;
 /// The Rust half of hwledger-omlx.
 #[pymodule(name = "_native")]
 pub mod native {
+    #[pymodule_export]
+    use super::codec::Codec;
     #[pymodule_export]
     use super::errors::{
         EngineError, Error, ForeignFolderError, ForkError, HarnessError, ModelError, RequestError, SeriesError,

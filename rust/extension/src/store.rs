@@ -11,6 +11,7 @@ use std::time::Duration;
 use hwledger_omlx_core::store as core;
 use pyo3::exceptions::{PyTypeError, PyValueError};
 use pyo3::prelude::*;
+use pyo3::types::PyBytes;
 
 use crate::arrays;
 use crate::entry::{detached, interruptible};
@@ -174,6 +175,17 @@ impl Store {
     fn info(&self, py: Python<'_>) -> PyResult<String> {
         let store = self.working()?;
         detached(py, move || json::text(&store.info()))
+    }
+
+    /// Each namespace with the description of its layout.
+    fn layouts<'py>(&self, py: Python<'py>) -> PyResult<Vec<(Bound<'py, PyBytes>, Bound<'py, PyBytes>)>> {
+        let store = self.of_this_process()?;
+        if self.open.is_closing() {
+            return Ok(Vec::new());
+        }
+        let layouts = detached(py, || Ok::<_, Raised>(store.layouts()))?;
+        let bytes = |bytes: &[u8]| PyBytes::new(py, bytes);
+        Ok(layouts.iter().map(|(key, layout)| (bytes(&key.0), bytes(&layout.description))).collect())
     }
 
     /// Keeps the longest stored prefix of `tokens` from eviction. Returns its tokens.

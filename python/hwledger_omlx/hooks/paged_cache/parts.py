@@ -163,6 +163,16 @@ def _described_part(path: list[int], *before: Any) -> Part:
     return Part(tuple(path), side, kind, live, component, rows, width, dtype, (full_width, full_dtype), codec)
 
 
+def serves(described: Sequence[Part], dial: Dial) -> bool:
+    """Whether what these parts hold may be restored into caches of a dial: nowhere is it less precise."""
+    return all(
+        formats.is_as_precise(
+            part.live if part.live != PLAIN else part.codec, getattr(dial.of(part.path), part.side).live
+        )
+        for part in described
+    )
+
+
 def policy_of(description: bytes) -> str:
     """The policy that `describe` wrote down.
 

@@ -20,6 +20,10 @@ from hwledger_omlx.hooks.paged_cache import boundaries, cuda, leaves, parts
 
 _log = logging.getLogger("hwledger_omlx.cache")
 
+_WORTH_TRANSCODING_TOKENS = 64
+"""A prefix of another policy must have so many tokens more. Restoring and encoding them costs less than computing one
+in ten; with fewer, what is there already is better."""
+
 
 @dataclass(slots=True)
 class Prefix:
@@ -110,7 +114,7 @@ class PrefixCache:
             label = f"{self.label}/{tenant}" if tenant else self.label
             longest = len(tokens)
             while True:
-                match = self.store.lookup(namespace, tokens, len(tokens) - 1, label=label)
+                match = self._longest(namespace, label, tokens, tenant, dial)
                 usable = match.restorable < longest
                 caches = build(dial, self.make_caches(), reserve_tokens)
                 count = self._restored(match, tokens, dial, caches, reserve_tokens) if usable else None
@@ -131,6 +135,27 @@ class PrefixCache:
         except Exception as error:  # noqa: BLE001
             # Upstream knows no way to fail one request from here: some it would lose, with a stream that never ends.
             self._warn(consequence, error)
+
+    def _longest(self, namespace: bytes, label: str, tokens: "array[int]", tenant: str, dial: Dial) -> Match:
+        """The longest stored prefix: of this policy, or of a more precise one that has much more of the prompt."""
+        found = self.store.lookup(namespace, tokens, len(tokens) - 1, label=label)
+        for key, description in self.store.layouts():
+            if key == namespace or not self._is_ours(key, description, tenant) or found.restorable == len(tokens) - 1:
+                continue
+            if not parts.serves(parts.described_by(description), dial):
+                continue
+            other = self.store.lookup(key, tokens, len(tokens) - 1, label=label)
+            shorter = other if other.restorable < found.restorable + _WORTH_TRANSCODING_TOKENS else found
+            found = found if shorter is other else other
+            shorter.release()
+        return found
+
+    def _is_ours(self, key: bytes, description: bytes, tenant: str) -> bool:
+        """Whether a namespace is of this model and tenant, at whatever policy."""
+        try:
+            return self.namespace(tenant, parts.policy_of(description)) == key
+        except ValueError:
+            return False  # another version's
 
     def _restored(
         self, match: Match, tokens: "array[int]", dial: Dial, caches: list[Any], reserve_tokens: int

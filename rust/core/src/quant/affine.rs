@@ -10,8 +10,8 @@ use std::ops::Range as Tokens;
 
 use super::element::Number;
 use super::packing::{pack, packed_bytes, unpack};
-use super::quantizer::{Quantizer, Range};
-use super::run::{Source, Target};
+use super::quantizer::{Quantizer, Range, top_code};
+use super::run::{Pieces, Source, Target};
 use super::simd::{Kernel, LANES, Simd};
 
 /// The sizes of a run.
@@ -44,28 +44,26 @@ impl<E: Number, const BITS: u32> Kernel for Encode<'_, E, BITS> {
     #[inline(always)]
     fn run<S: Simd>(self, simd: S) {
         let Shape { tokens, width, group } = self.shape;
-        let top = const { ((1 << BITS) - 1) as f32 };
+        let top = top_code(BITS);
         let (codes_bytes, scales_bytes) = self.shape.part_bytes(self.source.rows(), BITS, E::BYTES);
         let (codes, parameters) = self.into.split_at_mut(codes_bytes);
         let (scales, biases) = parameters.split_at_mut(scales_bytes);
-        let groups = width / group;
         let mut codes = codes.chunks_exact_mut(group * BITS as usize / 8);
         let mut scales = scales.chunks_mut(LANES * E::BYTES);
         let mut biases = biases.chunks_mut(LANES * E::BYTES);
-        let all = self.source.rows() * tokens * groups;
-        let numbers = |index: usize| {
-            let vector = index / groups;
-            let at = index % groups * group * E::BYTES;
-            &self.source.vector(vector / tokens, vector % tokens)[at..at + group * E::BYTES]
-        };
+        let all = self.source.rows() * tokens * (width / group);
+        let mut pieces = Pieces::new(&self.source, tokens, group * E::BYTES);
         for first in (0..all).step_by(LANES) {
-            let batch = first..all.min(first + LANES);
+            let batch = LANES.min(all - first);
             let mut min = [0.0; LANES];
             let mut max = [0.0; LANES];
-            for (index, (min, max)) in batch.clone().zip(min.iter_mut().zip(&mut max)) {
+            let mut ahead = pieces.clone();
+            for (min, max) in min.iter_mut().zip(&mut max).take(batch) {
                 let mut range = Range::new(simd);
-                for sixteen in numbers(index).chunks_exact(LANES * E::BYTES) {
-                    range.see(simd, E::load(simd, sixteen));
+                for two in ahead.next().chunks_exact(2 * LANES * E::BYTES) {
+                    let (one, other) = two.split_at(LANES * E::BYTES);
+                    range.see(simd, E::load(simd, one));
+                    range.see(simd, E::load(simd, other));
                 }
                 *min = simd.least(range.min);
                 *max = simd.greatest(range.max);
@@ -76,11 +74,14 @@ impl<E: Number, const BITS: u32> Kernel for Encode<'_, E, BITS> {
             E::store_some(simd, quantizers.bias, biases.next().expect("as many as groups"));
             let scale = simd.to_array(quantizers.scale);
             let bias = simd.to_array(quantizers.bias);
-            for ((index, codes), (scale, bias)) in batch.zip(&mut codes).zip(scale.into_iter().zip(bias)) {
+            for (codes, (scale, bias)) in (&mut codes).zip(scale.into_iter().zip(bias)).take(batch) {
                 let quantizer = Quantizer { scale: simd.splat(scale), bias: simd.splat(bias) };
-                let sixteens = numbers(index).chunks_exact(LANES * E::BYTES);
-                for (sixteen, codes) in sixteens.zip(codes.chunks_exact_mut(const { packed_bytes(BITS) })) {
-                    pack::<BITS>(quantizer.codes(simd, E::load(simd, sixteen), top), codes);
+                let twos = pieces.next().chunks_exact(2 * LANES * E::BYTES);
+                for (two, codes) in twos.zip(codes.chunks_exact_mut(const { 2 * packed_bytes(BITS) })) {
+                    let (one, other) = two.split_at(LANES * E::BYTES);
+                    let (one_codes, other_codes) = codes.split_at_mut(const { packed_bytes(BITS) });
+                    pack::<S, BITS>(simd, quantizer.codes(simd, E::load(simd, one), top), one_codes);
+                    pack::<S, BITS>(simd, quantizer.codes(simd, E::load(simd, other), top), other_codes);
                 }
             }
         }
@@ -120,11 +121,24 @@ impl<E: Number, const BITS: u32> Kernel for Decode<'_, E, BITS> {
                 {
                     let quantizer = Quantizer { scale: simd.splat(E::get(scale)), bias: simd.splat(E::get(bias)) };
                     let sixteens = numbers.chunks_exact_mut(LANES * E::BYTES);
-                    for (sixteen, codes) in sixteens.zip(codes.chunks_exact(const { packed_bytes(BITS) })) {
-                        E::store(simd, quantizer.numbers::<E>(simd, unpack::<BITS>(codes)), sixteen);
+                    let sixteens = sixteens.zip(codes.chunks_exact(const { packed_bytes(BITS) }));
+                    if const { BITS <= 4 && E::BYTES == 2 } {
+                        // A group has more numbers than there are codes: each code's number is made once.
+                        let mut table = [0; 2 * LANES];
+                        E::store(simd, quantizer.numbers::<E>(simd, EVERY_CODE), &mut table);
+                        for (sixteen, codes) in sixteens {
+                            sixteen.copy_from_slice(&simd.pick(&table, unpack::<S, BITS>(simd, codes)));
+                        }
+                    } else {
+                        for (sixteen, codes) in sixteens {
+                            E::store(simd, quantizer.numbers::<E>(simd, unpack::<S, BITS>(simd, codes)), sixteen);
+                        }
                     }
                 }
             }
         }
     }
 }
+
+/// The codes of up to four bits.
+const EVERY_CODE: [u8; LANES] = [0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15];

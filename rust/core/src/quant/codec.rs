@@ -6,8 +6,11 @@ use std::marker::PhantomData;
 use std::ops::Range;
 
 use super::affine;
+use super::channel;
 use super::element::{Bfloat16, Element, Float16, Float32, Number};
 use super::error::{CodecError, Malformed};
+use super::lossless;
+use super::rotated;
 use super::run::{Source, Target};
 use super::simd::dispatch;
 
@@ -186,8 +189,21 @@ impl Codec {
                 let parameters = width / usize::from(group) * self.element.bytes();
                 rows * tokens * (width * usize::from(bits) / 8 + 2 * parameters)
             }
-            _ => rows * tokens * self.vector_bytes(),
+            Scheme::Rotated { .. } => self.rotated(tokens).run_bytes(rows, self.element.bytes()),
+            Scheme::Channel { bits, group } => {
+                channel::run_bytes(self.grouped(tokens, group), rows, u32::from(bits), self.element.bytes())
+            }
+            Scheme::Lossless => lossless::most_bytes(rows * tokens, self.vector_bytes(), self.element.bytes()),
         }
+    }
+
+    fn grouped(&self, tokens: usize, group: u16) -> affine::Shape {
+        affine::Shape { tokens, width: self.width as usize, group: usize::from(group) }
+    }
+
+    fn rotated(&self, tokens: usize) -> rotated::Shape {
+        let Scheme::Rotated { half_bits } = self.scheme else { unreachable!("asked by that scheme only") };
+        rotated::Shape { tokens, width: self.width as usize, half_bits: usize::from(half_bits) }
     }
 
     /// Encodes `tokens` tokens at `from` into the front of `into`; gives the bytes written.
@@ -208,20 +224,19 @@ impl Codec {
     fn encode_as<E: Number>(&self, source: Source, tokens: usize, into: &mut [u8]) -> usize {
         let written = into.len();
         let element = PhantomData::<E>;
-        let width = self.width as usize;
         match self.scheme {
             Scheme::Affine { bits, group } => {
-                let shape = affine::Shape { tokens, width, group: usize::from(group) };
+                let shape = self.grouped(tokens, group);
                 with_bits!(bits, BITS => dispatch(affine::Encode::<E, BITS> { source, shape, into, element }));
             }
-            _ => {
-                let mut vectors = into.chunks_exact_mut(self.vector_bytes());
-                for row in 0..source.rows() {
-                    for (token, vector) in (0..tokens).zip(&mut vectors) {
-                        vector.copy_from_slice(source.vector(row, token));
-                    }
-                }
+            Scheme::Rotated { .. } => {
+                dispatch(rotated::Encode::<E> { source, shape: self.rotated(tokens), into, element });
             }
+            Scheme::Channel { bits, group } => {
+                let shape = self.grouped(tokens, group);
+                with_bits!(bits, BITS => dispatch(channel::Encode::<E, BITS> { source, shape, into, element }));
+            }
+            Scheme::Lossless => return lossless::encode(source, tokens, self.width as usize, E::BYTES, into),
         }
         written
     }
@@ -260,27 +275,24 @@ impl Codec {
         bytes: &[u8],
         tokens: usize,
         wanted: Range<usize>,
-        mut target: Target,
+        target: Target,
     ) -> Result<(), Malformed> {
         let element = PhantomData::<E>;
-        let width = self.width as usize;
         match self.scheme {
             Scheme::Affine { bits, group } => {
-                let shape = affine::Shape { tokens, width, group: usize::from(group) };
+                let shape = self.grouped(tokens, group);
                 with_bits!(bits, BITS => dispatch(affine::Decode::<E, BITS> { bytes, shape, wanted, target, element }));
             }
-            _ => {
-                let expected = self.encoded_bytes(target.rows(), tokens);
-                if bytes.len() != expected {
-                    return Err(Malformed::Length { expected, found: bytes.len() });
-                }
-                let vector_bytes = self.vector_bytes();
-                for row in 0..target.rows() {
-                    for (at, token) in wanted.clone().enumerate() {
-                        let from = &bytes[(row * tokens + token) * vector_bytes..][..vector_bytes];
-                        target.vector(row, at).copy_from_slice(from);
-                    }
-                }
+            Scheme::Rotated { .. } => {
+                let shape = self.rotated(tokens);
+                dispatch(rotated::Decode::<E> { bytes, shape, wanted, target, element });
+            }
+            Scheme::Channel { bits, group } => {
+                let shape = self.grouped(tokens, group);
+                with_bits!(bits, BITS => dispatch(channel::Decode::<E, BITS> { bytes, shape, wanted, target, element }));
+            }
+            Scheme::Lossless => {
+                return lossless::decode(bytes, tokens, wanted, self.width as usize, E::BYTES, target);
             }
         }
         Ok(())

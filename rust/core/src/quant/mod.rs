@@ -8,11 +8,14 @@
 #![expect(clippy::inline_always, reason = "a kernel has the instruction set of what it is inlined into")]
 
 mod affine;
+mod channel;
 mod codec;
 mod element;
 mod error;
+mod lossless;
 mod packing;
 mod quantizer;
+mod rotated;
 mod run;
 mod simd;
 mod text;

@@ -15,6 +15,12 @@ use super::simd::{LANES, Simd};
 /// Least scale, for groups without a range.
 const EPSILON: f32 = 1e-7;
 
+/// The greatest code of `bits` bits.
+#[expect(clippy::cast_precision_loss, reason = "255 at most")]
+pub(super) const fn top_code(bits: u32) -> f32 {
+    ((1_u32 << bits) - 1) as f32
+}
+
 /// The least and the greatest of numbers seen. NaN is not seen.
 pub(super) struct Range<S: Simd> {
     /// Infinity before any.

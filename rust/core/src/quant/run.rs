@@ -33,6 +33,39 @@ impl Source {
     }
 }
 
+/// The pieces of equal length that the vectors of a source are made of, in order.
+#[derive(Clone)]
+pub(super) struct Pieces<'a> {
+    source: &'a Source,
+    tokens: usize,
+    piece_bytes: usize,
+    row: usize,
+    token: usize,
+    at: usize,
+}
+
+impl<'a> Pieces<'a> {
+    pub(super) fn new(source: &'a Source, tokens: usize, piece_bytes: usize) -> Self {
+        Self { source, tokens, piece_bytes, row: 0, token: 0, at: 0 }
+    }
+
+    /// The next one. There must be one.
+    #[inline(always)]
+    pub(super) fn next(&mut self) -> &'a [u8] {
+        let piece = &self.source.vector(self.row, self.token)[self.at..self.at + self.piece_bytes];
+        self.at += self.piece_bytes;
+        if self.at == self.source.vector_bytes {
+            self.at = 0;
+            self.token += 1;
+            if self.token == self.tokens {
+                self.token = 0;
+                self.row += 1;
+            }
+        }
+        piece
+    }
+}
+
 /// Where decoded vectors go.
 pub(super) struct Target {
     ptr: *mut u8,

@@ -5,7 +5,8 @@
 use std::arch::x86_64::*;
 use std::mem::transmute;
 
-use super::{Kernel, LANES, Simd};
+use super::super::packing::{join, squeeze};
+use super::{Kernel, LANES, Simd, halves};
 
 /// Proof of AVX2 and F16C.
 #[derive(Clone, Copy)]
@@ -50,6 +51,12 @@ fn round_bf16(lanes: __m256) -> __m256i {
         let is_nan = _mm256_castps_si256(_mm256_cmp_ps::<_CMP_UNORD_Q>(lanes, lanes));
         _mm256_blendv_epi8(_mm256_srli_epi32::<16>(rounded), nan, is_nan)
     })
+}
+
+/// The sum of both, but `other - a` in the lanes of `MINUS`.
+#[inline(always)]
+fn add_sub<const MINUS: i32>(a: __m256, other: __m256) -> __m256 {
+    avx2!(_mm256_blend_ps::<MINUS>(_mm256_add_ps(a, other), _mm256_sub_ps(other, a)))
 }
 
 impl Simd for Avx2 {
@@ -208,6 +215,65 @@ impl Simd for Avx2 {
         avx2!({
             let round = |half| _mm256_round_ps::<{ _MM_FROUND_TO_NEAREST_INT | _MM_FROUND_NO_EXC }>(half);
             [round(a[0]), round(a[1])]
+        })
+    }
+
+    #[inline(always)]
+    fn hadamard(self, [low, high]: Lanes) -> Lanes {
+        avx2!({
+            let within = |a| {
+                let a = add_sub::<0xf0>(a, _mm256_permute2f128_ps::<1>(a, a));
+                let a = add_sub::<0xcc>(a, _mm256_permute_ps::<0b01_00_11_10>(a));
+                add_sub::<0xaa>(a, _mm256_permute_ps::<0b10_11_00_01>(a))
+            };
+            [within(_mm256_add_ps(low, high)), within(_mm256_sub_ps(low, high))]
+        })
+    }
+
+    #[inline(always)]
+    fn pick(self, table: &[u8; 32], codes: [u8; LANES]) -> [u8; 32] {
+        avx2!({
+            let codes = transmute::<[u8; LANES], __m128i>(codes);
+            let [first, last] = transmute::<[u8; 32], [__m128i; 2]>(*table);
+            let byte = _mm_set1_epi16(0xff);
+            let lower = _mm_packus_epi16(_mm_and_si128(first, byte), _mm_and_si128(last, byte));
+            let upper = _mm_packus_epi16(_mm_srli_epi16::<8>(first), _mm_srli_epi16::<8>(last));
+            let (lower, upper) = (_mm_shuffle_epi8(lower, codes), _mm_shuffle_epi8(upper, codes));
+            let picked = [_mm_unpacklo_epi8(lower, upper), _mm_unpackhi_epi8(lower, upper)];
+            transmute::<[__m128i; 2], [u8; 32]>(picked)
+        })
+    }
+
+    #[inline(always)]
+    fn gather<const N: usize>(self, table: &[f32; N], at: Lanes) -> Lanes {
+        const { assert!(N.is_power_of_two() && N >= LANES && N <= 1 << 16) };
+        avx2!({
+            let gather = |at| {
+                // Whatever `at` is, it is below N after this.
+                let at = _mm256_and_si256(_mm256_cvttps_epi32(at), _mm256_set1_epi32(const { (N - 1) as i32 }));
+                if const { N == LANES } {
+                    let first = _mm256_permutevar8x32_ps(_mm256_loadu_ps(table.as_ptr()), at);
+                    let last = _mm256_permutevar8x32_ps(_mm256_loadu_ps(table.as_ptr().add(8)), at);
+                    _mm256_blendv_ps(first, last, _mm256_castsi256_ps(_mm256_slli_epi32::<28>(at)))
+                } else {
+                    _mm256_i32gather_ps::<4>(table.as_ptr(), at)
+                }
+            };
+            [gather(at[0]), gather(at[1])]
+        })
+    }
+
+    #[inline(always)]
+    fn squeeze<const BITS: u32>(self, codes: [u8; LANES]) -> [u64; 2] {
+        if const { BITS > 6 } {
+            // The factors would be beyond a signed byte.
+            return halves(codes).map(squeeze::<BITS>);
+        }
+        avx2!({
+            let codes = transmute::<[u8; LANES], __m128i>(codes);
+            let twos = _mm_maddubs_epi16(codes, _mm_set1_epi16(const { 1 | 1_i16.unbounded_shl(8 + BITS) }));
+            let fours = _mm_madd_epi16(twos, _mm_set1_epi32(const { 1 | 1_i32.unbounded_shl(16 + 2 * BITS) }));
+            transmute::<__m128i, [u64; 2]>(fours).map(|fours| join(fours, 32, const { 4 * BITS }))
         })
     }
 

@@ -1,13 +1,17 @@
-//! Sixteen numbers in one register of AVX-512 (F, BW, DQ and VL: every server since 2017, Zen 4 and later).
+//! Sixteen numbers in one register of AVX-512 (F, BW, DQ and VL: Intel's servers since 2017, AMD's Zen 4 and later).
+//!
+//! Codes are packed by BMI2, which all processors with AVX-512 do in one step; older ones of AMD take hundreds, so that
+//! it is not used with AVX2.
 
 #![expect(unsafe_code, reason = "calls the instruction set by name")]
 
 use std::arch::x86_64::*;
 use std::mem::transmute;
 
-use super::{Kernel, LANES, Simd};
+use super::super::packing::every;
+use super::{Kernel, LANES, Simd, halves, whole};
 
-/// Proof of AVX-512 F, BW, DQ and VL.
+/// Proof of AVX-512 F, BW, DQ and VL, and of F16C and BMI2.
 #[derive(Clone, Copy)]
 pub(crate) struct Avx512(());
 
@@ -30,13 +34,14 @@ impl Avx512 {
             && is_x86_feature_detected!("avx512dq")
             && is_x86_feature_detected!("avx512vl")
             && is_x86_feature_detected!("avx2")
-            && is_x86_feature_detected!("f16c");
+            && is_x86_feature_detected!("f16c")
+            && is_x86_feature_detected!("bmi2");
         has.then_some(Self(()))
     }
 
     /// Runs `kernel`, compiled for it.
     pub(super) fn run<K: Kernel>(self, kernel: K) -> K::Output {
-        #[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,avx2,f16c")]
+        #[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,avx2,f16c,bmi2")]
         fn compiled<K: Kernel>(simd: Avx512, kernel: K) -> K::Output {
             kernel.run(simd)
         }
@@ -55,6 +60,12 @@ fn round_bf16(lanes: Lanes) -> __m512i {
         let is_nan = _mm512_cmp_ps_mask::<_CMP_UNORD_Q>(lanes, lanes);
         _mm512_mask_or_epi32(_mm512_srli_epi32::<16>(rounded), is_nan, upper, _mm512_set1_epi32(0x40))
     })
+}
+
+/// The sum of both, but `other - a` in the lanes of `MINUS`.
+#[inline(always)]
+fn add_sub<const MINUS: u16>(a: Lanes, other: Lanes) -> Lanes {
+    avx512!(_mm512_mask_sub_ps(_mm512_add_ps(a, other), MINUS, other, a))
 }
 
 impl Simd for Avx512 {
@@ -176,6 +187,50 @@ impl Simd for Avx512 {
     #[inline(always)]
     fn round(self, a: Lanes) -> Lanes {
         avx512!(_mm512_roundscale_ps::<{ _MM_FROUND_TO_NEAREST_INT | _MM_FROUND_NO_EXC }>(a))
+    }
+
+    #[inline(always)]
+    fn hadamard(self, a: Lanes) -> Lanes {
+        avx512!({
+            let a = add_sub::<0xff00>(a, _mm512_shuffle_f32x4::<0b01_00_11_10>(a, a));
+            let a = add_sub::<0xf0f0>(a, _mm512_shuffle_f32x4::<0b10_11_00_01>(a, a));
+            let a = add_sub::<0xcccc>(a, _mm512_permute_ps::<0b01_00_11_10>(a));
+            add_sub::<0xaaaa>(a, _mm512_permute_ps::<0b10_11_00_01>(a))
+        })
+    }
+
+    #[inline(always)]
+    fn pick(self, table: &[u8; 32], codes: [u8; LANES]) -> [u8; 32] {
+        avx512!({
+            let codes = _mm256_cvtepu8_epi16(transmute::<[u8; LANES], __m128i>(codes));
+            let table = transmute::<[u8; 32], __m256i>(*table);
+            transmute::<__m256i, [u8; 32]>(_mm256_permutexvar_epi16(codes, table))
+        })
+    }
+
+    #[inline(always)]
+    fn gather<const N: usize>(self, table: &[f32; N], at: Lanes) -> Lanes {
+        const { assert!(N.is_power_of_two() && N >= LANES && N <= 1 << 16) };
+        avx512!({
+            let at = _mm512_cvttps_epi32(at);
+            if const { N == LANES } {
+                _mm512_permutexvar_ps(at, _mm512_loadu_ps(table.as_ptr()))
+            } else {
+                // Whatever `at` is, it is below N after this.
+                let at = _mm512_and_si512(at, _mm512_set1_epi32(const { (N - 1) as i32 }));
+                _mm512_i32gather_ps::<4>(at, table.as_ptr())
+            }
+        })
+    }
+
+    #[inline(always)]
+    fn squeeze<const BITS: u32>(self, codes: [u8; LANES]) -> [u64; 2] {
+        halves(codes).map(|codes| avx512!(_pext_u64(codes, const { every(8, BITS) })))
+    }
+
+    #[inline(always)]
+    fn spread<const BITS: u32>(self, bits: [u64; 2]) -> [u8; LANES] {
+        whole(bits.map(|bits| avx512!(_pdep_u64(bits, const { every(8, BITS) }))))
     }
 
     #[inline(always)]

@@ -20,6 +20,8 @@ use avx512::Avx512;
 use neon::Neon;
 use portable::Portable;
 
+use super::packing;
+
 /// Numbers at a time.
 pub(super) const LANES: usize = 16;
 
@@ -66,10 +68,43 @@ pub(super) trait Simd: Copy {
     /// To an integer, ties to even.
     fn round(self, a: Self::Lanes) -> Self::Lanes;
 
+    /// Times the Hadamard matrix of sixteen, of ones and minus ones in Sylvester's order: numbers 8 apart are added and
+    /// subtracted first, then those 4, 2 and 1 apart.
+    fn hadamard(self, a: Self::Lanes) -> Self::Lanes;
+    /// The 16-bit numbers of `table` that `codes` below 16 name.
+    fn pick(self, table: &[u8; 32], codes: [u8; LANES]) -> [u8; 32];
+    /// The numbers of `table` that the whole numbers `at` name, modulo its length, a power of two of at least 16.
+    fn gather<const N: usize>(self, table: &[f32; N], at: Self::Lanes) -> Self::Lanes;
+    /// Twice eight codes below `1 << BITS` as bits without gaps: [`packing::squeeze`].
+    #[inline(always)]
+    fn squeeze<const BITS: u32>(self, codes: [u8; LANES]) -> [u64; 2] {
+        halves(codes).map(packing::squeeze::<BITS>)
+    }
+
+    /// The opposite of [`Self::squeeze`]; bits past those of eight codes are passed over.
+    #[inline(always)]
+    fn spread<const BITS: u32>(self, bits: [u64; 2]) -> [u8; LANES] {
+        whole(bits.map(packing::spread::<BITS>))
+    }
+
     /// Whole numbers of 0 to 255.
     fn load_codes(self, codes: [u8; LANES]) -> Self::Lanes;
     /// Of whole numbers of 0 to 255.
     fn store_codes(self, lanes: Self::Lanes) -> [u8; LANES];
+}
+
+/// The first eight bytes and the last.
+#[inline(always)]
+#[expect(clippy::cast_possible_truncation, reason = "a half")]
+const fn halves(codes: [u8; LANES]) -> [u64; 2] {
+    let codes = u128::from_le_bytes(codes);
+    [codes as u64, (codes >> 64) as u64]
+}
+
+/// The opposite of [`halves`].
+#[inline(always)]
+const fn whole([low, high]: [u64; 2]) -> [u8; LANES] {
+    (low as u128 | (high as u128) << 64).to_le_bytes()
 }
 
 /// A loop to be compiled for each instruction set.

@@ -192,6 +192,43 @@ impl Simd for Neon {
     }
 
     #[inline(always)]
+    fn hadamard(self, a: Lanes) -> Lanes {
+        neon!({
+            let (a, b) =
+                ([vaddq_f32(a[0], a[2]), vaddq_f32(a[1], a[3])], [vsubq_f32(a[0], a[2]), vsubq_f32(a[1], a[3])]);
+            let within = |a: float32x4_t| {
+                let two = vcombine_f32(vget_low_f32(a), vget_low_f32(a));
+                let other = vcombine_f32(vget_high_f32(a), vneg_f32(vget_high_f32(a)));
+                let a = vaddq_f32(two, other);
+                let (even, odd) = (vtrn1q_f32(a, a), vtrn2q_f32(a, a));
+                vtrn1q_f32(vaddq_f32(even, odd), vsubq_f32(even, odd))
+            };
+            [
+                within(vaddq_f32(a[0], a[1])),
+                within(vsubq_f32(a[0], a[1])),
+                within(vaddq_f32(b[0], b[1])),
+                within(vsubq_f32(b[0], b[1])),
+            ]
+        })
+    }
+
+    #[inline(always)]
+    fn pick(self, table: &[u8; 32], codes: [u8; LANES]) -> [u8; 32] {
+        neon!({
+            let codes = transmute::<[u8; LANES], uint8x16_t>(codes);
+            let bytes = vld2q_u8(table.as_ptr());
+            let (lower, upper) = (vqtbl1q_u8(bytes.0, codes), vqtbl1q_u8(bytes.1, codes));
+            transmute::<[uint8x16_t; 2], [u8; 32]>([vzip1q_u8(lower, upper), vzip2q_u8(lower, upper)])
+        })
+    }
+
+    #[inline(always)]
+    #[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "whole numbers")]
+    fn gather<const N: usize>(self, table: &[f32; N], at: Lanes) -> Lanes {
+        self.from_array(&self.to_array(at).map(|at| table[at as usize % N]))
+    }
+
+    #[inline(always)]
     fn load_codes(self, codes: [u8; LANES]) -> Lanes {
         neon!({
             let codes = transmute::<[u8; LANES], uint8x16_t>(codes);

@@ -149,6 +149,32 @@ impl Simd for Portable {
     }
 
     #[inline(always)]
+    fn hadamard(self, mut a: Lanes) -> Lanes {
+        for apart in [8, 4, 2, 1] {
+            a = std::array::from_fn(|lane| {
+                if lane & apart == 0 { a[lane] + a[lane + apart] } else { a[lane - apart] - a[lane] }
+            });
+        }
+        a
+    }
+
+    #[inline(always)]
+    fn pick(self, table: &[u8; 32], codes: [u8; LANES]) -> [u8; 32] {
+        let (table, _) = table.as_chunks::<2>();
+        let mut picked = [0; 32];
+        for (to, code) in picked.as_chunks_mut().0.iter_mut().zip(codes) {
+            *to = table[usize::from(code & 15)];
+        }
+        picked
+    }
+
+    #[inline(always)]
+    #[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "whole numbers")]
+    fn gather<const N: usize>(self, table: &[f32; N], at: Lanes) -> Lanes {
+        at.map(|at| table[at as usize % N])
+    }
+
+    #[inline(always)]
     fn load_codes(self, codes: [u8; LANES]) -> Lanes {
         codes.map(f32::from)
     }

@@ -119,6 +119,12 @@ impl Index {
         self.namespaces.get(self.namespaces.find(key)?).map(|namespace| Arc::clone(&namespace.layout))
     }
 
+    /// What the blocks of each namespace hold.
+    #[must_use]
+    pub fn layouts(&self) -> Vec<(NamespaceKey, Arc<Layout>)> {
+        self.namespaces.iter().map(|(_, namespace)| (namespace.key, Arc::clone(&namespace.layout))).collect()
+    }
+
     /// All namespaces with what they take.
     #[must_use]
     pub fn namespaces(&self) -> Vec<NamespaceUse> {

@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 use std::io::IoSliceMut;
 use std::sync::Arc;
 
+use crate::quant::{Codec, Element};
 use crate::store::disk::faults::FaultyIo;
 use crate::store::disk::{
     Disk, DiskError, DiskSettings, Fact, IndexDump, NamespaceRow, NewRecord, Recovered, checksum,
@@ -19,12 +20,17 @@ pub(super) fn namespace(number: u8) -> NamespaceRow {
     NamespaceRow {
         key: NamespaceKey([number; 32]),
         layout: Layout {
-            parts: vec![PartLayout::plain(2, 8)],
+            parts: vec![PartLayout::plain(2, 8), encoded("affine:4:64"), encoded("lossless")],
             needs_snapshot: number % 2 == 1,
             description: vec![number; 40],
         },
         label: format!("model {number}"),
     }
+}
+
+/// A part of one row of 128 numbers.
+fn encoded(scheme: &str) -> PartLayout {
+    PartLayout::encoded(1, Codec::parse(scheme, Element::Bfloat16, 128).expect("fits"))
 }
 
 /// A record with its payload, in two parts.

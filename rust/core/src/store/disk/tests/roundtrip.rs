@@ -1,9 +1,11 @@
 //! What is committed is there again, by every way in.
 
 use super::corpus::{SETTINGS, Sample, by_id, chain, check, commit, dump, fresh, ids, namespace, open, places, read};
+use crate::quant::{Codec, Element};
 use crate::store::disk::faults::FaultyIo;
-use crate::store::disk::{Disk, DiskError, Fact, Opened, RealIo, WriteDay};
-use crate::store::types::{RecordId, SegmentId};
+use crate::store::disk::{Disk, DiskError, Fact, Opened, RealIo, WriteDay, codec_tag};
+use crate::store::types::{PartLayout, RecordId, SegmentId};
+use std::collections::HashSet;
 use std::sync::Arc;
 
 #[test]
@@ -259,4 +261,22 @@ fn forget(folder: &std::path::Path) {
         #[cfg(target_os = "linux")]
         rustix::fs::fadvise(&file, 0, None, rustix::fs::Advice::DontNeed).expect("advises");
     }
+}
+
+#[test]
+fn a_codec_s_tag_tells_it_from_every_other() {
+    let codec = |scheme, element, width| Codec::parse(scheme, element, width).expect("fits");
+    let parts = [
+        PartLayout::plain(2, 256),
+        PartLayout::encoded(2, codec("affine:4:64", Element::Bfloat16, 128)),
+        PartLayout::encoded(2, codec("affine:4:64", Element::Float16, 128)),
+        PartLayout::encoded(1, codec("affine:4:64", Element::Bfloat16, 256)),
+        PartLayout::encoded(2, codec("affine:4:32", Element::Bfloat16, 128)),
+        PartLayout::encoded(2, codec("channel:4:64", Element::Bfloat16, 128)),
+        PartLayout::encoded(2, codec("lossless", Element::Bfloat16, 128)),
+    ];
+    let tags: HashSet<u32> = parts.iter().map(codec_tag).collect();
+    assert_eq!((tags.len(), codec_tag(&parts[0])), (parts.len(), 0));
+    // Of one store to the next it is the same: it is written.
+    assert_eq!(codec_tag(&parts[1]), 0);
 }
