@@ -40,11 +40,15 @@ class FakePolicy:
     """Stands for `KvPolicy`: all layers at the format that its text names."""
 
     def __init__(self, text: str) -> None:
-        self.needs_profile = text.startswith("auto")
-        self._format = "affine:4:32" if self.needs_profile else text
+        self._text = text
+        self._is_auto = text.startswith("auto:")
+        self._format = "affine:4:32" if self._is_auto else text
+
+    def __str__(self) -> str:
+        return self._text
 
     def resolve(self, geometry: str, profile: str | None) -> str:
-        assert not self.needs_profile or profile is not None
+        assert not self._is_auto or profile is not None
         named = {"k": self._format, "v": self._format}
         layers = [{"caches": [{"live": named, "rest": named}]} for _ in json.loads(geometry)["layers"]]
         return json.dumps({"policy": self._format, "first_tokens": 0, "recent_tokens": 0, "layers": layers})

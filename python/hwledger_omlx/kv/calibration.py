@@ -171,8 +171,8 @@ def _with_twins(cache: Any, part: str, name: str, shapes: Sequence[Any], tokens:
         if not isinstance(cache, LiveKVCache):
             return cache
         names = {"k": PLAIN, "v": PLAIN, part: name}
-        held = (HeldTokens(formats.parse(names[each]), reserve_tokens=tokens) for each in ("k", "v"))
-        return TwinKVCache(*held, element=shape["element"])
+        keys, values = (HeldTokens(formats.parse(names[each]), reserve_tokens=tokens) for each in ("k", "v"))
+        return TwinKVCache(keys, values, shape["element"])
 
     return with_twins(cache)
 

@@ -42,7 +42,7 @@ def dial_of(model: str | Path, policy: str, *, tokens: int = DEFAULT_TOKENS) -> 
     try:
         text = profiles.text_of(profiles.fingerprint(loaded.folder.path), str(model))
     except KvProfileNotFoundError:
-        if parsed.needs_profile:
+        if "auto:" in str(parsed):
             raise
     measured = geometry.measure(loaded.model)
     resolved = parsed.resolve(measured.text, text)

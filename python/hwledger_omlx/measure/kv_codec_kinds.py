@@ -29,26 +29,28 @@ class Codec(Protocol):
 
 def is_native_there() -> bool:
     """Whether this build has the Rust codecs."""
-    return hasattr(_native, "encode_kv") and hasattr(_native, "decode_kv")
+    return hasattr(_native, "Codec")
 
 
 class Native:
-    """The Rust codec of a name, on arrays of one shape; decodes into the same memory each time."""
+    """The Rust codec of a name, on arrays of one shape; into the same memory each time, as the store does."""
 
     def __init__(self, name: str, like: Any) -> None:
-        self._name, self._dtype = name, str(like.dtype).removeprefix("mlx.core.")
-        _, self._rows, self._tokens, self._width = like.shape
+        _, rows, tokens, width = like.shape
+        self._codec = _native.Codec(name, str(like.dtype).removeprefix("mlx.core."), width)
+        self._room = bytearray(self._codec.encoded_nbytes(rows, tokens))
         self._back = mx.zeros(like.shape, like.dtype)
         mx.eval(self._back)
 
-    def encode(self, array: Any) -> bytes:  # noqa: D102
-        return bytes(_native.encode_kv(self._name, self._dtype, array[0]))
+    def encode(self, array: Any) -> Any:
+        """A view of memory that the next call writes again."""
+        return memoryview(self._room)[: self._codec.encode(array, self._room)]
 
-    def decode(self, kept: bytes) -> Any:  # noqa: D102
-        _native.decode_kv(self._name, self._dtype, self._rows, self._tokens, self._width, kept, self._back[0])
+    def decode(self, kept: Any) -> Any:  # noqa: D102
+        self._codec.decode(kept, self._back)
         return self._back
 
-    def nbytes(self, kept: bytes) -> int:  # noqa: D102
+    def nbytes(self, kept: Any) -> int:  # noqa: D102
         return len(kept)
 
 

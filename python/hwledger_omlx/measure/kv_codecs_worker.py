@@ -25,6 +25,8 @@ from hwledger_omlx.measure.kv_codec_kinds import LIVE, NATIVE, as_numpy, made
 THREADS = 2
 ROWS, RUN_TOKENS = 8, 256
 RUN_BYTES = ROWS * RUN_TOKENS * data.WIDTH * 2
+_ARRAYS = 4
+"""That a thread goes through in turns."""
 _AT_LEAST_S = 0.25
 _DISTORTION_RUNS = 16
 Request = dict[str, Any]
@@ -63,15 +65,17 @@ def _answer(threads: ThreadPoolExecutor, request: Request) -> dict[str, float]:
 
 def _speed(threads: ThreadPoolExecutor, kind: str, name: str, dtype: str, runs: int) -> dict[str, float]:
     """Bytes of 16-bit numbers a second: of what goes in when encoding, of what comes out when decoding."""
-    arrays = [data.typed(data.normal(ROWS, RUN_TOKENS, seed)[None], dtype) for seed in range(min(runs, 4))]
+    arrays = [data.typed(data.normal(ROWS, RUN_TOKENS, seed)[None], dtype) for seed in range(min(runs, _ARRAYS))]
 
     def thread(_: int) -> tuple[float, float]:
-        codec = made(kind, name, arrays[0])
-        kept = [codec.encode(each) for each in arrays]
-        codec.decode(kept[0])
-        mine = range(runs // THREADS)
-        encode = _rate(lambda: [codec.encode(arrays[run % len(arrays)]) for run in mine], len(mine))
-        return encode, _rate(lambda: [codec.decode(kept[run % len(kept)]) for run in mine], len(mine))
+        # Each has memory of its own to encode into, and to decode from and into.
+        codecs = [made(kind, name, each) for each in arrays]
+        kept = [codec.encode(each) for codec, each in zip(codecs, arrays, strict=True)]
+        for codec, each in zip(codecs, kept, strict=True):
+            codec.decode(each)
+        mine = [run % len(arrays) for run in range(runs // THREADS)]
+        encode = _rate(lambda: [codecs[run].encode(arrays[run]) for run in mine], len(mine))
+        return encode, _rate(lambda: [codecs[run].decode(kept[run]) for run in mine], len(mine))
 
     rates = list(threads.map(thread, range(THREADS)))
     return {"encode": sum(rate for rate, _ in rates), "decode": sum(rate for _, rate in rates)}
@@ -118,7 +122,7 @@ def _identical(name: str, dtype: str) -> dict[str, float]:
     array_given = data.typed(data.with_outliers(ROWS, RUN_TOKENS)[None], dtype)
     ours, theirs = made(NATIVE, name, array_given), made(LIVE, name, array_given)
     kept, reference = ours.encode(array_given), theirs.encode(array_given)
-    same = kept == b"".join(bytes(memoryview(each).cast("B")) for each in reference)
+    same = bytes(kept) == b"".join(np.array(each.view(mx.uint8)).tobytes() for each in reference)
     back = mx.array_equal(ours.decode(kept), theirs.decode(reference))
     return {"encoded": float(same), "decoded": float(bool(back.item()))}
 
@@ -130,7 +134,7 @@ def _outliers(kind: str, name: str) -> dict[str, float]:
         blocks = [given[:, :, start : start + RUN_TOKENS] for start in range(0, given.shape[2], RUN_TOKENS)]
         mx.eval(blocks)
         codec = made(kind, name, blocks[0])
-        kept = [codec.encode(block) for block in blocks]
+        kept = [bytes(codec.encode(block)) for block in blocks]
         back = np.concatenate([as_numpy(codec.decode(each)) for each in kept], axis=2)
         nbytes = sum(codec.nbytes(each) for each in kept)
     else:
