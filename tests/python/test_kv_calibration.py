@@ -17,7 +17,7 @@ from hwledger_omlx.hooks.layer_caches.dial import CacheDial, Dial, Side
 from hwledger_omlx.hooks.layer_caches.held import HeldTokens
 from hwledger_omlx.kv import profile as profiles
 from hwledger_omlx.kv.attention_error import TwinKVCache, twins_of, watched
-from hwledger_omlx.kv.calibration import Calibration, calibrate, candidates
+from hwledger_omlx.kv.calibration import Calibration, calibrate, candidates, pooled
 from hwledger_omlx.kv.prediction import LoadedModel, held_nbytes
 from hwledger_omlx.kv.profile import LayerProfile, Measured, Profile
 
@@ -170,3 +170,14 @@ def test_fewer_bits_are_fewer_bytes(loaded: LoadedModel) -> None:
     # 32-bit numbers, and 32-bit scales and biases.
     assert sizes["affine:8:32"] / sizes["16"] == 10 / 32
     assert sizes["affine:4:32"] / sizes["16"] == 6 / 32
+
+
+def test_a_format_is_not_taken_to_be_better_than_its_error() -> None:
+    found = pooled({"a": Measured(0.0, 0.1), "b": Measured(0.05, 0.2), "c": Measured(0.1, 0.3)})
+    factor = 0.15 / 0.14
+    assert found["a"].kl == pytest.approx(factor * 0.01)
+    assert found["b"].kl == 0.05
+    assert found["c"].kl == 0.1
+    assert [each.error for each in found.values()] == [0.1, 0.2, 0.3]
+    assert pooled({"a": Measured(0.0, 0.0)}) == {"a": Measured(0.0, 0.0)}
+    assert pooled({}) == {}

@@ -23,7 +23,8 @@ class Measured:
     """What a format does to the model where nothing else is changed."""
 
     kl: float
-    """Mean KL divergence of the next-token distribution from the 16-bit one, in nats."""
+    """Mean KL divergence of the next-token distribution from the 16-bit one, in nats; or what the formats of the same
+    keys or values together say of an error as large as this one's, where that is more."""
     error: float
     """Relative error of the layer's attention output."""
 

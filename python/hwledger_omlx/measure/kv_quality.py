@@ -21,8 +21,9 @@ from hwledger_omlx.measure.kv_points import FULL, RECOMMENDED, SCHEMES, Point, g
 from hwledger_omlx.measure.worker_process import WorkerProcess
 
 PREDICTION, RECALL = "prediction", "recall"
-AUTO_BITS = (8, 4, 3)
-"""`auto` gets the bytes of the uniform affine policies of these bits."""
+AUTO_BITS = (4, 3, 2)
+"""`auto` gets the bytes of the uniform affine policies of these bits. At 8 bits all policies are alike: what is left
+there is the rounding of the logits to 16 bits."""
 _WORKER = Path(__file__).with_name("kv_quality_worker.py")
 _TIMEOUT_S = 7200.0
 _KL_BAR = Bar.value_at_most(0.001)
