@@ -5,6 +5,7 @@ In: `{"speed": KIND, "codec", "dtype", "runs"}`, `{"memcpy": true, "runs"}`, `{"
 """
 
 import tempfile
+import threading
 import time
 from array import array
 from collections.abc import Callable, Iterator
@@ -40,11 +41,12 @@ def open_codecs(_: dict[str, Any]) -> Iterator[Callable[[Request], dict[str, flo
             yield lambda request: _answer(threads, request)
         finally:
             # MLX aborts a process in which a thread ends that owns a stream.
-            list(threads.map(lambda _: _release(), range(THREADS)))
+            together = threading.Barrier(THREADS)
+            list(threads.map(lambda _: _release(together), range(THREADS)))
 
 
-def _release() -> None:
-    time.sleep(0.01)  # So that each thread takes one of the calls.
+def _release(together: threading.Barrier) -> None:
+    together.wait()  # So that each thread takes one of the calls.
     mx.synchronize()
     mx.clear_streams()
 
@@ -67,6 +69,8 @@ def _speed(threads: ThreadPoolExecutor, kind: str, name: str, dtype: str, runs: 
     """Bytes of 16-bit numbers a second: of what goes in when encoding, of what comes out when decoding."""
     arrays = [data.typed(data.normal(ROWS, RUN_TOKENS, seed)[None], dtype) for seed in range(min(runs, _ARRAYS))]
 
+    together = threading.Barrier(THREADS)
+
     def thread(_: int) -> tuple[float, float]:
         # Each has memory of its own to encode into, and to decode from and into.
         codecs = [made(kind, name, each) for each in arrays]
@@ -74,7 +78,9 @@ def _speed(threads: ThreadPoolExecutor, kind: str, name: str, dtype: str, runs: 
         for codec, each in zip(codecs, kept, strict=True):
             codec.decode(each)
         mine = [run % len(arrays) for run in range(runs // THREADS)]
+        together.wait()
         encode = _rate(lambda: [codecs[run].encode(arrays[run]) for run in mine], len(mine))
+        together.wait()
         return encode, _rate(lambda: [codecs[run].decode(kept[run]) for run in mine], len(mine))
 
     rates = list(threads.map(thread, range(THREADS)))
@@ -82,6 +88,8 @@ def _speed(threads: ThreadPoolExecutor, kind: str, name: str, dtype: str, runs: 
 
 
 def _memcpy(threads: ThreadPoolExecutor, runs: int) -> float:
+    together = threading.Barrier(THREADS)
+
     def thread(seed: int) -> float:
         sources = [data.normal(ROWS, RUN_TOKENS, seed + run).astype(np.float16) for run in range(4)]
         target = np.zeros_like(sources[0])
@@ -91,6 +99,7 @@ def _memcpy(threads: ThreadPoolExecutor, runs: int) -> float:
             for run in mine:
                 np.copyto(target, sources[run % len(sources)])
 
+        together.wait()
         return _rate(copy, len(mine))
 
     return sum(threads.map(thread, range(THREADS)))
