@@ -32,6 +32,9 @@ __all__ = [
     "ForkNotFoundError",
     "HarnessError",
     "KvPolicyError",
+    "KvProfileError",
+    "KvProfileNotFoundError",
+    "KvTextError",
     "ModelError",
     "ModelNotFoundError",
     "RequestError",
@@ -57,3 +60,15 @@ class ModelNotFoundError(ModelError, FileNotFoundError):
 
 class EngineClosedError(EngineError):
     """The engine was closed before or while it worked on the request."""
+
+
+class KvProfileError(Error):
+    """A file that should hold what calibration measured of a model, and does not."""
+
+
+class KvProfileNotFoundError(KvProfileError, FileNotFoundError):
+    """The model has not been calibrated."""
+
+
+class KvTextError(Error):
+    """No text to calibrate on, or too little of it."""

@@ -94,6 +94,41 @@ def cache(
     finish(report, as_json=as_json, check=check)
 
 
+@bench_app.command()
+def kv(
+    only: Annotated[str, typer.Option(help="Parts, with commas: quality, codecs, decode.")] = "quality,codecs,decode",
+    model: Annotated[
+        str | None,
+        typer.Option("--model", "-m", help="Model folder or Hugging Face id.", show_default="the shipped model"),
+    ] = None,
+    rounds: Annotated[int, typer.Option("--rounds", min=1, help="Measured rounds of codecs and decode.")] = 5,
+    windows: Annotated[int, typer.Option(min=1, help="Contexts of 1,024 tokens that quality reads.")] = 4,
+    questions: Annotated[int, typer.Option(min=1, help="Questions of recall at each length and depth.")] = 4,
+    quick: Annotated[bool, typer.Option("--quick", help="Fewer bits, less text, 2 rounds.")] = False,
+    as_json: options.Json = False,
+    check: Check = False,
+) -> None:
+    """Keys and values at fewer bits: what it costs a model in quality, how fast our codecs are, what decoding gains.
+
+    Quality by scheme and bits, keys and values apart, takes most of an hour on two cores for the shipped model. Prints
+    tables, or with --json {"report", "version", "points": [...], "results": [...], "environment": {...}, "notes"},
+    the results as bench engine has them.
+    """
+    from hwledger_omlx.measure.kv_bench import KvBench
+
+    bench = KvBench(
+        parts=[part.strip() for part in only.split(",")],
+        model=model,
+        rounds=rounds,
+        windows=windows,
+        recall_per_cell=questions,
+        quick=quick,
+    )
+    with progress_of_turns("bench kv") as on_turn:
+        report = bench.run(on_turn)
+    finish(report, as_json=as_json, check=check)
+
+
 def finish(report: Report, *, as_json: bool, check: bool) -> None:
     """Prints the report and sets the exit code: 1 for a missed bar where `check` asks for it."""
     report.print(as_json=as_json)

@@ -5,7 +5,16 @@ that the shipped model never saw in training.
 """
 
 from .data import Fact, facts, fillers, heldout_pieces, heldout_text
-from .quality import Divergence, Perplexity, divergence, heldout_windows, perplexity
+from .quality import (
+    Divergence,
+    Perplexity,
+    combined,
+    compare,
+    divergence,
+    heldout_windows,
+    log_probs_of,
+    perplexity,
+)
 from .recall import (
     Case,
     Conversation,
@@ -36,12 +45,15 @@ __all__ = [
     "TurnResult",
     "agent_session",
     "build_session",
+    "combined",
+    "compare",
     "divergence",
     "facts",
     "fillers",
     "heldout_pieces",
     "heldout_text",
     "heldout_windows",
+    "log_probs_of",
     "matches",
     "normalise",
     "perplexity",

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -31,8 +31,9 @@ class Perplexity:
 class Divergence:
     """How far a model's predictions lie from a reference's, over `tokens` positions.
 
-    `mean_kl` and `max_kl` are KL(reference || other) in nats; `top1` is the share of positions with the same likeliest
-    token.
+    `mean_kl` and `max_kl` are KL(reference || other) in nats; `top1` is the share of positions where the two have a
+    likeliest token in common. Logits of 16 bits tie, at 12 % of the shipped model's positions, and which of two equals
+    comes first says nothing.
     """
 
     tokens: int
@@ -91,6 +92,38 @@ def _log_softmax(logits: ArrayLike) -> NDArray[np.float64]:
     return result
 
 
+def compare(reference: ArrayLike, other: ArrayLike) -> Divergence:
+    """Divergence of two models' logits `[n, vocabulary]` at the same n positions."""
+    reference, other = np.asarray(reference), np.asarray(other)
+    if reference.shape != other.shape:
+        raise ValueError(f"logits differ in shape: {reference.shape} and {other.shape}")
+    return combined(
+        _compare(reference[start : start + _POSITIONS], other[start : start + _POSITIONS])
+        for start in range(0, len(reference), _POSITIONS)
+    )
+
+
+_POSITIONS = 128
+"""Compared at a time: with 150,000 tokens in a vocabulary, a thousand would take gigabytes in float64."""
+
+
+def _compare(reference: NDArray[np.float32], other: NDArray[np.float32]) -> Divergence:
+    p, q = _log_softmax(reference), _log_softmax(other)
+    kl = np.maximum((np.exp(p) * (p - q)).sum(-1), 0.0)
+    both = (p == p.max(-1, keepdims=True)) & (q == q.max(-1, keepdims=True))
+    return Divergence(len(kl), float(kl.mean()), float(kl.max()), float(both.any(-1).mean()))
+
+
+def combined(parts: Iterable[Divergence]) -> Divergence:
+    """The divergence over the positions of all parts together."""
+    found = list(parts)
+    tokens = sum(part.tokens for part in found)
+    if not tokens:
+        raise ValueError("nothing was compared")
+    mean_kl, top1 = (sum(getattr(part, name) * part.tokens for part in found) / tokens for name in ("mean_kl", "top1"))
+    return Divergence(tokens, mean_kl, max(part.max_kl for part in found), top1)
+
+
 def divergence(
     reference: Callable[[list[int]], ArrayLike],
     other: Callable[[list[int]], ArrayLike],
@@ -104,14 +137,19 @@ def divergence(
 
     Each callable gets the n ids of a window and returns logits [n, vocabulary], or those of the last m positions.
     """
-    total, worst, same, tokens = 0.0, 0.0, 0, 0
-    for ids in heldout_windows(encode, window=window, windows=windows, separator=separator):
-        p, q = _log_softmax(reference(ids)), _log_softmax(other(ids))
-        if p.shape != q.shape:
-            raise ValueError(f"logits differ in shape: {p.shape} and {q.shape}")
-        kl = np.maximum((np.exp(p) * (p - q)).sum(-1), 0.0)
-        total += float(kl.sum())
-        worst = max(worst, float(kl.max()))
-        same += int((p.argmax(-1) == q.argmax(-1)).sum())
-        tokens += len(kl)
-    return Divergence(tokens, total / tokens, worst, same / tokens)
+    return combined(
+        compare(reference(ids), other(ids))
+        for ids in heldout_windows(encode, window=window, windows=windows, separator=separator)
+    )
+
+
+def log_probs_of(logits: ArrayLike, ids: Sequence[int]) -> NDArray[np.float64]:
+    """Log-probability of each id but the first given those before it, from logits `[n, vocabulary]` of the n ids."""
+    values = np.asarray(logits)[:-1]
+    found = [
+        _log_softmax(values[start : start + _POSITIONS])[
+            np.arange(len(values[start : start + _POSITIONS])), ids[start + 1 : start + 1 + _POSITIONS]
+        ]
+        for start in range(0, len(values), _POSITIONS)
+    ]
+    return np.concatenate(found)
