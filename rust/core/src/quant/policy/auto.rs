@@ -14,7 +14,7 @@ use super::format::{Format, FormatSpec, KeyValue, Part};
 use super::geometry::{Cache, Geometry, Layer};
 use super::layers::LayerRange;
 use super::profile::Profile;
-use super::resolve::settle;
+use super::resolve::{formats_of, settle};
 use super::solver::{Choice, TooSmall, solve};
 
 /// Tokens that a share is taken of: every group divides them, so that the share is the same at any larger number.
@@ -237,6 +237,9 @@ impl<'a> Auto<'a> {
             Budget::Share(share) => Some(share.of(plain_bytes)),
             Budget::Bytes { bytes, .. } => bytes.checked_sub(fixed_bytes),
         };
+        if let Some(measured) = bytes.and_then(|bytes| self.best_whole(slots, bytes)) {
+            return Ok(layers_of(slots, &measured));
+        }
         let choices: Vec<Vec<Choice>> = slots.iter().map(|slot| slot.choices.clone()).collect();
         // A budget that the fixed bytes exceed is below any smallest.
         let found = match bytes {
@@ -248,6 +251,22 @@ impl<'a> Auto<'a> {
             PolicyError::BudgetTooSmall { budget: self.budget, smallest }
         })?;
         Ok(layers_of(slots, &chosen))
+    }
+
+    /// The policy of least harm among those that fit and were measured as wholes, which is more than a sum can tell.
+    fn best_whole(&self, slots: &[Slot], bytes: u64) -> Option<Vec<usize>> {
+        if self.profile.wholes.is_empty() {
+            return None;
+        }
+        let measured =
+            self.profile.wholes.iter().filter_map(|whole| Some((whole.kl, indices_of(slots, whole.policy.live())?)));
+        // Plain loses nothing, and what is asked for comes first everywhere.
+        let plain = (0.0, vec![0; slots.len()]);
+        let fitting = measured.chain([plain]).filter_map(|(kl, chosen)| {
+            let taken: u64 = slots.iter().zip(&chosen).map(|(slot, index)| slot.choices[*index].bytes).sum();
+            (taken <= bytes).then_some((kl, taken, chosen))
+        });
+        fitting.min_by(|one, other| one.0.total_cmp(&other.0).then(one.1.cmp(&other.1))).map(|(_, _, chosen)| chosen)
     }
 
     #[expect(clippy::cast_precision_loss, reason = "rounded to four digits")]
@@ -272,6 +291,15 @@ fn readable(bytes: u64) -> u64 {
         _ => 1 << 20,
     };
     bytes.div_ceil(unit).saturating_mul(unit)
+}
+
+/// Where each slot has the format that a dial gives it; `None` where one does not have it.
+fn indices_of(slots: &[Slot], dial: &Dial) -> Option<Vec<usize>> {
+    let index = |slot: &Slot| {
+        let wanted = *formats_of(dial, slot.layer).get(slot.part);
+        if slot.is_free { slot.formats.iter().position(|format| *format == wanted) } else { Some(0) }
+    };
+    slots.iter().map(index).collect()
 }
 
 fn least_bytes(choices: &[Choice]) -> u64 {

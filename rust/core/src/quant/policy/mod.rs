@@ -73,7 +73,7 @@ pub use format::{AFFINE_BITS, DEFAULT_GROUP, Element, Format, FormatSpec, GROUPS
 pub use geometry::{Cache, Geometry, Kv, Layer, Vectors};
 pub use layers::LayerRange;
 pub use problem::Problem;
-pub use profile::{Measured, MeasuredFormats, PROFILE_VERSION, Profile};
+pub use profile::{Measured, MeasuredFormats, PROFILE_VERSION, Profile, Whole};
 pub use resolve::{CacheFormats, Resolved, ResolvedLayer};
 
 /// How each layer's keys and values are to be held. Its text ([`ToString`]) is canonical: policies that are equal have one,

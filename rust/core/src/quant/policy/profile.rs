@@ -5,6 +5,7 @@ use std::collections::BTreeMap;
 
 use serde::{Deserialize, Serialize};
 
+use super::KvPolicy;
 use super::error::PolicyError;
 use super::format::{Format, KeyValue, Part};
 use super::resolve::Resolved;
@@ -25,6 +26,16 @@ pub struct Measured {
 /// The formats that were measured on the keys, or on the values, of one layer.
 pub type MeasuredFormats = BTreeMap<Format, Measured>;
 
+/// What a policy does to the model, all layers together.
+#[derive(Clone, PartialEq, Debug, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Whole {
+    /// The formats of all layers, written out as those of the layers are.
+    pub policy: KvPolicy,
+    /// As [`Measured::kl`].
+    pub kl: f64,
+}
+
 /// The sensitivity of a model's layers, keys and values apart.
 #[derive(Clone, PartialEq, Debug, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -39,6 +50,9 @@ pub struct Profile {
     pub tokens: u64,
     /// Of every layer of the model; `None` where it has no keys and values.
     pub layers: Vec<Option<KeyValue<MeasuredFormats>>>,
+    /// Policies that were measured as wholes: errors of layers do not quite add up.
+    #[serde(default)]
+    pub wholes: Vec<Whole>,
 }
 
 impl Profile {
@@ -107,7 +121,10 @@ impl Profile {
                 }
             }
         }
-        Ok(())
+        match self.wholes.iter().find(|whole| !(whole.kl.is_finite() && whole.kl >= 0.0)) {
+            Some(whole) => wrong(format!("policy `{}`: kl is 0 or above", whole.policy)),
+            None => Ok(()),
+        }
     }
 }
 

@@ -128,7 +128,7 @@ fn resolved_layer(number: u32, layer: &Layer, live: &Dial, rest: &Dial) -> Resul
 }
 
 /// What a dial without `auto` says of a layer.
-fn formats_of(dial: &Dial, layer: u32) -> KeyValue<FormatSpec> {
+pub(super) fn formats_of(dial: &Dial, layer: u32) -> KeyValue<FormatSpec> {
     let base = match dial.base() {
         Base::Formats(formats) => *formats,
         // Solving has named every layer that has keys and values, and written a base.

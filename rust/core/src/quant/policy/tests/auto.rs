@@ -3,7 +3,7 @@
 use proptest::collection::vec;
 use proptest::prelude::*;
 
-use super::super::{Cache, Format, Geometry, KvPolicy, Part, PolicyError, Profile, Resolved};
+use super::super::{Cache, Format, Geometry, KvPolicy, Part, PolicyError, Profile, Resolved, Whole};
 use super::{affine, kv, model, parsed, plain_model, profile, sorted};
 
 const FORMATS: [Format; 9] = [
@@ -52,6 +52,30 @@ fn a_share_is_kept_and_spent_where_it_matters() {
     // The whole of it is plain: nothing is lost.
     assert_eq!(resolved("auto:1", &geometry, &measured).policy.to_string(), "16");
     assert_eq!(measured.predicted_kl(&resolved("auto:1", &geometry, &measured), false), Some(0.0));
+}
+
+#[test]
+fn a_policy_that_was_measured_as_a_whole_is_believed_before_a_sum() {
+    let geometry = plain_model(4);
+    let mut measured = falling(&geometry);
+    let whole = |text: &str, kl: f64| Whole { policy: parsed(text), kl };
+    measured.wholes = vec![
+        whole("affine:8:64", 0.001),
+        whole("affine:4:64", 0.05),
+        whole("channel:4:32+affine:4:64", 0.01),
+        whole("affine:4:64,0:affine:8:64", 0.02),
+        whole("affine:3:64", 0.3),
+        whole("affine:5:64", 0.0001), // no layer was measured at it
+    ];
+    let found = |text: &str| resolved(text, &geometry, &measured).policy.to_string();
+    assert_eq!(found("auto:0.6"), parsed("affine:8:64").to_string());
+    assert_eq!(found("auto:0.35"), parsed("channel:4:32+affine:4:64").to_string());
+    assert_eq!(found("auto:0.29"), parsed("affine:4:64").to_string());
+    assert_eq!(found("auto:1"), "16");
+    // Where none fits there is the sum still.
+    assert!(share(&resolved("auto:0.2", &geometry, &measured), &geometry) <= 0.2);
+    // What is asked for stays, whatever else is chosen.
+    assert_eq!(found("auto:0.5,2:16"), parsed("channel:4:32+affine:4:64,2:16").to_string());
 }
 
 #[test]

@@ -53,6 +53,7 @@ fn profile(geometry: &Geometry, formats: &[Format], kl: impl Fn(usize, Part, For
         text: "cd02".to_owned(),
         tokens: 4096,
         layers: geometry.layers.iter().enumerate().map(|(number, each)| layer(number, each)).collect(),
+        wholes: Vec::new(),
     }
 }
 
