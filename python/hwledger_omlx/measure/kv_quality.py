@@ -190,8 +190,8 @@ class Quality:
             )
         if policies:
             notes.append(
-                f"auto was calibrated on {self.calibration_tokens:,} other tokens. A mean KL below 0.01 is that of a few "
-                "tokens in thousands, so with little text two policies may change places by chance."
+                f"auto was calibrated on {self.calibration_tokens:,} other tokens. A mean KL below 0.01 is that of a "
+                "few tokens in thousands, so with little text two policies may change places by chance."
             )
         return [*notes, *(f"{name} is {policy}." for name, policy in policies.items())]
 
