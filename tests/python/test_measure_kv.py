@@ -4,24 +4,23 @@ import json
 import math
 from collections.abc import Mapping
 from pathlib import Path
-from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
 import pytest
 from typer.testing import CliRunner
 
+from hwledger_omlx._native import KvPolicy
 from hwledger_omlx.cli.bench import bench_app
 from hwledger_omlx.errors import HarnessError
 from hwledger_omlx.hooks.layer_caches import formats
 from hwledger_omlx.hooks.layer_caches.dial import CacheDial, Dial, Side
-from hwledger_omlx.kv import policies
 from hwledger_omlx.kv.prediction import LoadedModel
 from hwledger_omlx.measure import Bar, Result, environment, kv_decode
 from hwledger_omlx.measure import kv_codec_data as data
 from hwledger_omlx.measure.kv_answering import Answering
 from hwledger_omlx.measure.kv_bench import KvBench
-from hwledger_omlx.measure.kv_codec_kinds import LIVE, TURBOQUANT, made
+from hwledger_omlx.measure.kv_codec_kinds import LIVE, NATIVE, TURBOQUANT, made
 from hwledger_omlx.measure.kv_codecs import IDENTICAL, SPEED, Codecs
 from hwledger_omlx.measure.kv_codecs_worker import open_codecs
 from hwledger_omlx.measure.kv_decode import HELD, Decode
@@ -91,17 +90,11 @@ class Model:
         }
 
 
-@pytest.fixture
-def has_policies(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(policies, "_native", SimpleNamespace(KvPolicy=object()))
-
-
 def quality(model: Model, **given: Any) -> QualityFound:
     points = [each for each in grid(64, bits=(8, 4, 2)) if each.side == "K+V" or each.bits == 4]
     return Quality(model="m", **given).measure(model, points)
 
 
-@pytest.mark.usefixtures("has_policies")
 def test_quality_results_and_their_bars() -> None:
     found = quality(Model())
     assert found.measurements[0].point == FULL
@@ -121,7 +114,6 @@ def test_quality_results_and_their_bars() -> None:
     assert any("recommended at about 4.5 bits" in note and "channel" in note for note in found.notes)
 
 
-@pytest.mark.usefixtures("has_policies")
 def test_auto_is_compared_with_the_best_uniform_policy_of_its_bytes() -> None:
     model = Model(auto_kl=0.002)
     found = quality(model)
@@ -132,14 +124,6 @@ def test_auto_is_compared_with_the_best_uniform_policy_of_its_bytes() -> None:
     sizes = [result for result in found.results if result.name.startswith("bytes, auto")]
     assert [result.met for result in sizes] == [True, True]
     assert any("auto:0.25 is solved." in note for note in found.notes)
-
-
-def test_without_policies_nothing_is_solved(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(policies, "_native", SimpleNamespace())
-    model = Model()
-    found = quality(model)
-    assert not any("calibrate" in request for request in model.asked)
-    assert any("no KvPolicy" in note for note in found.notes)
 
 
 def test_recall_is_asked_of_chosen_points_only() -> None:
@@ -186,25 +170,14 @@ def test_a_worker_predicts_at_any_dial(loaded: LoadedModel) -> None:
     assert two["nbytes"] < eight["nbytes"] < full["nbytes"]
 
 
-def test_a_worker_solves_a_policy_with_what_it_calibrated(loaded: LoadedModel, monkeypatch: pytest.MonkeyPatch) -> None:
-    class Solver:
-        def __init__(self, text: str) -> None:
-            self.text = text
-
-        def resolve(self, geometry: str, profile: str | None) -> str:
-            assert profile is not None
-            layers = []
-            for measured in json.loads(profile)["layers"]:
-                best = {part: min(measured[part], key=lambda name: measured[part][name]["kl"]) for part in ("k", "v")}
-                layers.append({"caches": [{"live": best, "rest": best}]})
-            return json.dumps({"policy": "solved", "first_tokens": 0, "recent_tokens": 0, "layers": layers})
-
-    monkeypatch.setattr(policies, "_native", SimpleNamespace(KvPolicy=SimpleNamespace(parse=Solver)))
+def test_a_worker_solves_a_policy_with_what_it_calibrated(loaded: LoadedModel) -> None:
     worker = QualityWorker(loaded, windows=1, window_tokens=64)
     assert worker({"calibrate": 64}) == {"tokens": 64}
-    solved = worker({"predict": {"policy": "auto:0.5"}})
-    assert solved["policy"] == "solved"
-    assert solved["mean_kl"] < worker({"predict": {"k": "affine:2:32", "v": "affine:2:32"}})["mean_kl"]
+    full, uniform = (worker({"predict": {"k": name, "v": name}}) for name in ("16", "affine:2:32"))
+    solved = worker({"predict": {"policy": "auto:0.3"}})
+    assert KvPolicy.parse(solved["policy"]) != KvPolicy.parse("auto:0.3")
+    assert solved["nbytes"] <= 0.3 * full["nbytes"]
+    assert solved["mean_kl"] < uniform["mean_kl"]
 
 
 def test_recall_is_asked_of_a_model_and_counted(loaded: LoadedModel) -> None:
@@ -267,13 +240,6 @@ def test_codec_results_and_their_bars() -> None:
     assert any("3 for keys" in note for note in notes)
 
 
-def test_without_the_rust_codecs_the_live_ones_are_measured() -> None:
-    results, notes = Codecs(rounds=1).measure(CodecWorker(), has_native=False)
-    assert not any("at rest" in result.name or "encode" in result.name for result in results)
-    assert sum("distortion" in result.name for result in results) == 4
-    assert any("no Rust codecs" in note for note in notes)
-
-
 def test_outliers_are_four_channels_and_errors_are_of_the_others() -> None:
     keys = data.with_outliers(2, 64)
     spread = keys.std(axis=(0, 1))
@@ -310,11 +276,14 @@ def test_turboquants_fraction_is_of_keys_and_values_together() -> None:
 def test_the_codec_worker_measures() -> None:
     with open_codecs({}) as ask:
         assert ask({"distortion": LIVE, "bits": 2})["distortion"] == pytest.approx(0.1175, rel=0.03)
-        outliers = ask({"outliers": LIVE, "codec": "channel:4:64"})
-        assert outliers["error"] < 0.12
-        assert outliers["bits_per_number"] == 4.5
-        speed = ask({"speed": LIVE, "codec": "affine:4:64", "dtype": "float16", "runs": 2})
-        assert min(speed.values()) > 0
+        for kind in (LIVE, NATIVE):
+            outliers = ask({"outliers": kind, "codec": "channel:4:64"})
+            assert outliers["error"] < 0.12
+            assert outliers["bits_per_number"] == 4.5
+            speed = ask({"speed": kind, "codec": "affine:4:64", "dtype": "float16", "runs": 2})
+            assert min(speed.values()) > 0
+        assert ask({"identical": "affine:4:64", "dtype": "bfloat16"}) == {"encoded": 1.0, "decoded": 1.0}
+        assert 0.26 < ask({"size": "affine:4:64"})["share"] < 0.29
         assert ask({"memcpy": True, "runs": 4})["bytes_per_s"] > 0
 
 

@@ -102,8 +102,14 @@ def kv(
         typer.Option("--model", "-m", help="Model folder or Hugging Face id.", show_default="the shipped model"),
     ] = None,
     rounds: Annotated[int, typer.Option("--rounds", min=1, help="Measured rounds of codecs and decode.")] = 5,
-    windows: Annotated[int, typer.Option(min=1, help="Contexts of 1,024 tokens that quality reads.")] = 4,
-    questions: Annotated[int, typer.Option(min=1, help="Questions of recall at each length and depth.")] = 4,
+    windows: Annotated[
+        int | None,
+        typer.Option(min=1, help="Contexts of 1,024 tokens that quality reads.", show_default="16, or 4 on a CPU"),
+    ] = None,
+    questions: Annotated[
+        int | None,
+        typer.Option(min=1, help="Questions at each length and depth.", show_default="16, or 4 on a CPU"),
+    ] = None,
     quick: Annotated[bool, typer.Option("--quick", help="Fewer bits, less text, 2 rounds.")] = False,
     as_json: options.Json = False,
     check: Check = False,

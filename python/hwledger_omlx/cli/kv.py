@@ -25,7 +25,7 @@ Model = Annotated[str, typer.Argument(metavar="MODEL", help="Model folder or Hug
 def calibrate(
     model: Model,
     text: Annotated[Path, typer.Option("--text", metavar="FILE", help="Text of the kind that the model will read.")],
-    tokens: Annotated[int, typer.Option("--tokens", min=1, help="How much of it to measure on.")] = 2048,
+    tokens: Annotated[int, typer.Option("--tokens", min=1, help="How much of it to measure on.")] = 4096,
     as_json: options.Json = False,
 ) -> None:
     """Measures each layer's keys and values at each format, for `--kv auto:...`, and keeps it beside the cache.

@@ -25,7 +25,8 @@ from hwledger_omlx.kv.attention_error import AttentionError, TwinKVCache, watche
 from hwledger_omlx.kv.prediction import CHUNK_TOKENS, LoadedModel
 from hwledger_omlx.kv.profile import LayerProfile, Measured, Profile
 
-DEFAULT_TOKENS = 2048
+DEFAULT_TOKENS = 4096
+"""What few bits do is rare and large: one token in thousands, by nats. More text finds more of it."""
 FEWEST_TOKENS = 64
 WINDOW_TOKENS = 1024
 """The text is read in contexts of so many tokens."""

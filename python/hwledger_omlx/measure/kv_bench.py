@@ -13,7 +13,7 @@ from hwledger_omlx.measure.bars import Result
 from hwledger_omlx.measure.engine_bench import OnTurn
 from hwledger_omlx.measure.environment import environment
 from hwledger_omlx.measure.kv_codecs import Codecs
-from hwledger_omlx.measure.kv_decode import Decode
+from hwledger_omlx.measure.kv_decode import Decode, has_gpu
 from hwledger_omlx.measure.kv_points import grid
 from hwledger_omlx.measure.kv_quality import Measurement, Quality, head_width
 from hwledger_omlx.measure.kv_table import KvReport
@@ -21,6 +21,8 @@ from hwledger_omlx.models import NOTES
 
 PARTS = ("quality", "codecs", "decode")
 _QUICK_BITS = (8, 4)
+_WINDOW_TOKENS = 1024
+_GPU_CONTEXTS, _CPU_CONTEXTS = 16, 4
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -35,10 +37,11 @@ class KvBench:
     """Of the parts codecs and decode; quality is deterministic."""
     quick: bool = False
     """Fewer bits, less text, fewer questions: to see that everything works. The bars are the same."""
-    windows: int = 4
-    """Contexts of 1,024 tokens of held-out text that quality reads."""
-    recall_per_cell: int = 4
-    """Questions of quality at each length and depth."""
+    windows: int | None = None
+    """Contexts of 1,024 tokens of held-out text that quality reads, and as many others that `auto` is calibrated on;
+    None for 16, or 4 on a CPU. What few bits do is rare and large, so little text says little of it."""
+    recall_per_cell: int | None = None
+    """Questions of quality at each length and depth; None for 16, or 4 on a CPU."""
 
     def run(self, on_turn: OnTurn | None = None) -> KvReport:
         """Measures, and returns the report.
@@ -69,7 +72,14 @@ class KvBench:
         """Its part `quality`."""
         model = NOTES if self.model is None else self.model
         if not self.quick:
-            return Quality(model=model, windows=self.windows, recall_per_cell=self.recall_per_cell)
+            usual = _CPU_CONTEXTS if not has_gpu() else _GPU_CONTEXTS
+            windows = self.windows or usual
+            return Quality(
+                model=model,
+                windows=windows,
+                recall_per_cell=self.recall_per_cell or usual,
+                calibration_tokens=windows * _WINDOW_TOKENS,
+            )
         width = head_width(model_folder.locate(model))
         return Quality(
             model=model,
@@ -94,5 +104,5 @@ class KvBench:
         if not self.parts or (unknown := [part for part in self.parts if part not in PARTS]):
             what = f"no part {', '.join(unknown)}" if self.parts else "no part named"
             raise HarnessError(f"{what}; there are: {', '.join(PARTS)}")
-        if min(self.rounds, self.windows, self.recall_per_cell) < 1:
+        if any(given is not None and given < 1 for given in (self.rounds, self.windows, self.recall_per_cell)):
             raise HarnessError("give at least 1 round, 1 window and 1 question")

@@ -7,9 +7,8 @@ from typing import Any, Protocol
 import mlx.core as mx
 import numpy as np
 
+from hwledger_omlx import _native
 from hwledger_omlx.hooks.layer_caches import formats
-
-_native: Any = importlib.import_module("hwledger_omlx._native")
 
 NATIVE, LIVE, MLX, TURBOQUANT = "hwledger-omlx", "live caches", "MLX", "mlx-vlm TurboQuant"
 
@@ -27,11 +26,6 @@ class Codec(Protocol):
         """Bytes of what it keeps."""
 
 
-def is_native_there() -> bool:
-    """Whether this build has the Rust codecs."""
-    return hasattr(_native, "Codec")
-
-
 class Native:
     """The Rust codec of a name, on arrays of one shape; into the same memory each time, as the store does."""
 
@@ -39,7 +33,7 @@ class Native:
         _, rows, tokens, width = like.shape
         self._codec = _native.Codec(name, str(like.dtype).removeprefix("mlx.core."), width)
         self._room = bytearray(self._codec.encoded_nbytes(rows, tokens))
-        self._back = mx.zeros(like.shape, like.dtype)
+        self._back: Any = mx.zeros(like.shape, like.dtype)
         mx.eval(self._back)
 
     def encode(self, array: Any) -> Any:

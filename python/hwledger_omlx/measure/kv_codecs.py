@@ -12,7 +12,7 @@ from typing import Any
 from hwledger_omlx.measure.bars import Bar, Comparison, Result
 from hwledger_omlx.measure.engine_bench import Ask, OnTurn
 from hwledger_omlx.measure.harness import Contestant, Measure, Samples, Turn, measure_in_turns
-from hwledger_omlx.measure.kv_codec_kinds import LIVE, MLX, NATIVE, TURBOQUANT, is_native_there
+from hwledger_omlx.measure.kv_codec_kinds import LIVE, MLX, NATIVE, TURBOQUANT
 from hwledger_omlx.measure.worker_process import WorkerProcess
 
 MEMCPY = "memcpy"
@@ -52,12 +52,22 @@ OUTLIERS: tuple[tuple[str, str, str, Bar | None], ...] = (
     (LIVE, "affine:4:64", "affine 4 (MLX's)", None),
     (LIVE, "rotated:4", "rotated 4, live", None),
     (TURBOQUANT, "rotated:4", "mlx-vlm TurboQuant 4", None),
+    (TURBOQUANT, "rotated:3", 'mlx-vlm TurboQuant "3.5" (its keys have 3 bits)', None),
     (LIVE, "channel:4:64", "channel 4, live", Bar.value_at_most(0.12)),
     (NATIVE, "rotated:4", "rotated 4, at rest", None),
     (NATIVE, "channel:4:64", "channel 4, at rest", Bar.value_at_most(0.12)),
 )
-_TURBOQUANT_KEYS = ("rotated:3", 'mlx-vlm TurboQuant "3.5" (its keys have 3 bits)')
 SIZES = ("affine:4:64", "rotated:4", "channel:4:64")
+_NOTES = (
+    "Distortion: mean of squared error over squared length, normal vectors of 128 numbers, against the Lloyd-Max "
+    "optimum for the normal distribution (0.3634, 0.1175, 0.03454, 0.009497), which a scalar codebook undercuts by no "
+    f"more than so short vectors allow. TurboQuant publishes it as {', '.join(PUBLISHED.values())}: at 3 and 4 bits "
+    "rounded down.",
+    "Outliers: keys with 4 of 128 channels scaled 10 to 30 times and shifted; the error is that of the other channels. "
+    'mlx-vlm\'s "3.5 bits" are 3 for keys and 4 for values.',
+    "Speed: two threads in every contestant, runs of 256 tokens of 8 heads of 128 numbers, memory touched before; "
+    "bytes of 16-bit numbers. Ours are the Rust codecs at rest.",
+)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -75,28 +85,21 @@ class Codecs:
             HarnessError: the worker failed.
         """
         with WorkerProcess("codecs", f"{_WORKER}:open_codecs", timeout_s=_TIMEOUT_S) as worker:
-            return self.measure(worker.call, on_turn, has_native=is_native_there())
+            return self.measure(worker.call, on_turn)
 
-    def measure(
-        self, ask: Ask, on_turn: OnTurn | None = None, *, has_native: bool = True
-    ) -> tuple[list[Result], list[str]]:
+    def measure(self, ask: Ask, on_turn: OnTurn | None = None) -> tuple[list[Result], list[str]]:
         """Asks a worker for everything."""
-        results = self._losses(ask, on_turn, has_native=has_native)
-        if has_native:
-            results += self._speeds(ask, on_turn)
-        return results, self._notes(has_native=has_native)
+        return [*self._losses(ask, on_turn), *self._speeds(ask, on_turn)], list(_NOTES)
 
-    def _losses(self, ask: Ask, on_turn: OnTurn | None, *, has_native: bool) -> list[Result]:
+    def _losses(self, ask: Ask, on_turn: OnTurn | None) -> list[Result]:
         """What does not vary: one turn each."""
         asked: dict[str, dict[str, Any]] = {}
-        kinds = (NATIVE, LIVE) if has_native else (LIVE,)
+        kinds = (NATIVE, LIVE)
         for kind in kinds:
             asked |= {f"{kind} distortion {bits}": {"distortion": kind, "bits": bits} for bits in LLOYD_MAX}
-        outliers = [each for each in _all_outliers() if has_native or each[0] != NATIVE]
-        asked |= {f"outliers {label}": {"outliers": kind, "codec": name} for kind, name, label, _ in outliers}
-        if has_native:
-            asked |= {f"size {name}": {"size": name} for name in SIZES}
-            asked |= {f"{name} {dtype}": {"identical": name, "dtype": dtype} for name, dtype in self.identical}
+        asked |= {f"outliers {label}": {"outliers": kind, "codec": name} for kind, name, label, _ in OUTLIERS}
+        asked |= {f"size {name}": {"size": name} for name in SIZES}
+        asked |= {f"{name} {dtype}": {"identical": name, "dtype": dtype} for name, dtype in self.identical}
         samples = measure_in_turns(
             [Contestant.of(name, _asking(ask, request), once=True) for name, request in asked.items()],
             rounds=1,
@@ -104,16 +107,14 @@ class Codecs:
             on_turn=on_turn,
         )
         results = [_distortion(samples, kind, bits) for kind in kinds for bits in LLOYD_MAX]
-        for _, _, label, bar in outliers:
+        for _, _, label, bar in OUTLIERS:
             held = samples.of(f"outliers {label}", "bits_per_number")[0]
             name = f"error on the other channels, {label} ({held:.2f} bits a number)"
             results.append(_alone(samples, name, f"outliers {label}", "error", bar))
-        if has_native:
-            for name in SIZES:
-                label = f"store size, {name}, as a share of 16 bit"
-                results.append(_alone(samples, label, f"size {name}", "share", Bar.value_at_most(0.29)))
-            results += self._identity(samples)
-        return results
+        for name in SIZES:
+            label = f"store size, {name}, as a share of 16 bit"
+            results.append(_alone(samples, label, f"size {name}", "share", Bar.value_at_most(0.29)))
+        return results + self._identity(samples)
 
     def _identity(self, samples: Samples) -> list[Result]:
         found = []
@@ -145,29 +146,6 @@ class Codecs:
             for way in ("encode", "decode")
             for each in _speed_lines(name, dtype, way)
         ]
-
-    def _notes(self, *, has_native: bool) -> list[str]:
-        notes = [
-            "Distortion: mean of squared error over squared length, normal vectors of 128 numbers, against the "
-            "Lloyd-Max optimum for the normal distribution (0.3634, 0.1175, 0.03454, 0.009497), which no scalar "
-            "codebook undercuts by more than the width's finiteness; TurboQuant publishes it as "
-            f"{', '.join(PUBLISHED.values())}, rounded down at 3 and 4 bits.",
-            "Outliers: keys with 4 of 128 channels scaled 10 to 30 times and shifted; the error is that of the other "
-            'channels. mlx-vlm\'s "3.5 bits" are 3 for keys and 4 for values.',
-        ]
-        if has_native:
-            notes.append(
-                "Speed: two threads in every contestant, runs of 256 tokens of 8 heads of 128 numbers, memory touched "
-                "before; bytes of 16-bit numbers. Ours are the Rust codecs at rest."
-            )
-        else:
-            notes.append("This build has no Rust codecs: only those of the live caches were measured.")
-        return notes
-
-
-def _all_outliers() -> list[tuple[str, str, str, Bar | None]]:
-    name, label = _TURBOQUANT_KEYS
-    return [*OUTLIERS[:3], (TURBOQUANT, name, label, None), *OUTLIERS[3:]]
 
 
 def _asking(ask: Ask, request: Mapping[str, Any]) -> Measure:

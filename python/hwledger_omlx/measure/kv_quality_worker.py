@@ -14,9 +14,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from hwledger_omlx import probes
+from hwledger_omlx._native import KvPolicy
 from hwledger_omlx.hooks.kv_quant import geometry
 from hwledger_omlx.hooks.layer_caches.dial import CacheDial, Dial, Side
-from hwledger_omlx.kv import policies
 from hwledger_omlx.kv.calibration import Calibration
 from hwledger_omlx.kv.prediction import LoadedModel, held_nbytes
 from hwledger_omlx.kv.profile import Profile
@@ -63,7 +63,7 @@ class QualityWorker:
         if "policy" in said:
             profile = None if self._profile is None else json.dumps(self._profile.as_json())
             return Dial.parse(
-                policies.parse(said["policy"]).resolve(self._geometry.text, profile), self._geometry.paths
+                KvPolicy.parse(said["policy"]).resolve(self._geometry.text, profile), self._geometry.paths
             )
         sides = CacheDial(Side(said["k"]), Side(said["v"]))
         return Dial(caches={path: sides for layer in self._geometry.paths for path in layer})
