@@ -11,7 +11,9 @@ import pytest
 from mlx_lm.models.cache import KVCache, RotatingKVCache, make_prompt_cache
 from safetensors.numpy import load_file, save_file
 
+import hwledger_omlx as hw
 from hwledger_omlx.errors import KvProfileError, KvProfileNotFoundError, KvTextError, ModelNotFoundError
+from hwledger_omlx.hooks.kv_quant import geometry
 from hwledger_omlx.hooks.layer_caches import formats
 from hwledger_omlx.hooks.layer_caches.dial import CacheDial, Dial, Side
 from hwledger_omlx.hooks.layer_caches.held import HeldTokens
@@ -58,8 +60,35 @@ def test_the_sensitive_layer_ranks_first(deaf_first_layer: Path) -> None:
         assert set(layer.k) == set(FORMATS)
         assert "channel:2:64" not in layer.v
     steps = 1 + 2 * (4 + 3)
-    assert [done for _, done, _ in seen] == list(range(steps))
-    assert {of for _, _, of in seen} == {steps}
+    assert [done for _, done, _ in seen[:steps]] == list(range(steps))
+    assert {of for _, _, of in seen[:steps]} == {steps}
+    # Then policies as wholes: the uniform ones, and what the solver makes of budgets between them.
+    assert [done for _, done, _ in seen[steps:]] == list(range(len(found.wholes)))
+    texts = [whole.policy for whole in found.wholes]
+    assert len(set(texts)) == len(texts)
+    for uniform in ("8,group=32", "4,group=32", "rotated-2"):
+        assert str(hw.KvPolicy.parse(uniform)) in texts
+
+
+def test_auto_is_never_worse_than_a_uniform_policy_that_fits(tiny_model: Path) -> None:
+    found = calibrate(tiny_model, TEXT, tokens=130, only=FORMATS)
+    measured = {whole.policy: whole.kl for whole in found.wholes}
+    shape = geometry.measure(LoadedModel.load(tiny_model).model)
+    profile = json.dumps(found.as_json())
+
+    def chosen(share: float) -> dict[str, Any]:
+        resolved: dict[str, Any] = json.loads(hw.KvPolicy.parse(f"auto:{share}").resolve(shape.text, profile))
+        return resolved
+
+    def share_of(policy: str) -> float:
+        plan = json.loads(hw.KvPolicy.parse(policy).plan(shape.text, 4096))
+        return float(plan["live_bytes"] / plan["plain_bytes"])
+
+    for share in (0.2, 0.3, 0.45):
+        policy = chosen(share)["policy"]
+        assert share_of(policy) <= share
+        fitting = [kl for text, kl in measured.items() if share_of(text) <= share]
+        assert measured[policy] == min(fitting)
 
 
 def test_several_contexts_are_measured_as_one_text(loaded: LoadedModel) -> None:
@@ -83,7 +112,7 @@ def test_a_profile_is_read_as_it_was_written(tiny_model: Path) -> None:
     assert found.model == model
     assert len(found.text) == 64
     said = json.loads(path.read_text(encoding="utf-8"))
-    assert set(said) == {"version", "model", "text", "tokens", "layers"}
+    assert set(said) == {"version", "model", "text", "tokens", "layers", "wholes"}
     assert set(said["layers"][0]["k"]["affine:4:32"]) == {"kl", "error"}
 
 

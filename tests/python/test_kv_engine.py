@@ -174,7 +174,6 @@ def test_lossless_at_rest_is_the_text_in_16_bit(wide_model: Path, uncached: hw.E
         ("turbo", "turbo"),
         ("4,9:8", "layer 9"),
         ("affine:4:64", "layer 0"),
-        ("auto:0.3", "kv calibrate"),
         ({"live": {"bits": 4}, "colour": 1}, "colour"),
         (4, "not 4"),
     ],
@@ -182,6 +181,11 @@ def test_lossless_at_rest_is_the_text_in_16_bit(wide_model: Path, uncached: hw.E
 def test_a_policy_that_cannot_be_is_refused_before_any_request(wide_model: Path, kv: Any, words: str) -> None:
     with pytest.raises(hw.KvPolicyError, match=words):
         hw.Engine(wide_model, kv=kv, cache=None, progress=False)
+
+
+def test_auto_asks_for_a_calibration(wide_model: Path) -> None:
+    with pytest.raises(hw.KvProfileNotFoundError, match="hwledger-omlx kv calibrate"):
+        hw.Engine(wide_model, kv="auto:0.3", cache=None, progress=False)
 
 
 def test_a_refused_policy_changes_nothing(wide_model: Path, uncached: hw.Engine) -> None:

@@ -4,16 +4,15 @@ import asyncio
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
-from hwledger_omlx._native import KvPolicy, fingerprint_folder
+from hwledger_omlx._native import KvPolicy
 from hwledger_omlx.engine import upstream
 from hwledger_omlx.engine.model_folder import ModelFolder
 from hwledger_omlx.errors import EngineError, KvPolicyError
-from hwledger_omlx.fork.home import home
 from hwledger_omlx.fork.verify import HookReport
 from hwledger_omlx.hooks.layer_caches.dial import PLAIN, Dial, dial_of, set_dial
+from hwledger_omlx.kv import profile
 
 KvSetting = str | Mapping[str, Any] | KvPolicy | None
 """A policy as text, such as `"8"` or `"k8v4"`, as a mapping, or parsed; None for 16 bit."""
@@ -47,11 +46,6 @@ def is_plain(policy: KvPolicy) -> bool:
     return str(policy) == PLAIN
 
 
-def profile_file(folder: Path) -> Path:
-    """Where `kv calibrate` keeps what it measured of the model in `folder`."""
-    return home() / "kv-profiles" / f"{fingerprint_folder(folder, home() / 'fingerprints.json').hex()}.json"
-
-
 @dataclass(frozen=True, slots=True)
 class Fitted:
     """A policy that a model can take."""
@@ -82,8 +76,8 @@ async def fit(policy: KvPolicy, folder: ModelFolder, placed: upstream.Placed, ho
     if upstream.has_fork_cache(placed):
         raise EngineError(f"KV policy {policy} cannot be in force with the fork's own cache; use cache='paged' or None")
     geometry = await _geometry(placed, scheduler)
-    profile = await asyncio.to_thread(_profile, folder) if policy.needs_profile else None
-    resolved = policy.resolve(geometry.text, profile)
+    measured = await asyncio.to_thread(_profile, folder) if policy.needs_profile else None
+    resolved = policy.resolve(geometry.text, measured)
     return Fitted(scheduler, Dial.parse(resolved, geometry.paths))
 
 
@@ -98,8 +92,5 @@ async def _geometry(placed: upstream.Placed, scheduler: Any) -> Any:
     return await upstream.on_inference_thread(placed, lambda: geometry.measure(scheduler.model))
 
 
-def _profile(folder: ModelFolder) -> str | None:
-    try:
-        return profile_file(folder.path).read_text(encoding="utf-8")
-    except FileNotFoundError:
-        return None
+def _profile(folder: ModelFolder) -> str:
+    return profile.text_of(profile.fingerprint(folder.path), str(folder.path))

@@ -20,7 +20,7 @@ from hwledger_omlx.hooks.layer_caches import formats, rotation
 from hwledger_omlx.hooks.layer_caches.dial import PLAIN, Dial
 from hwledger_omlx.hooks.layer_caches.held import HeldTokens
 from hwledger_omlx.hooks.layer_caches.live import LiveKVCache
-from hwledger_omlx.kv import profile
+from hwledger_omlx.kv import profile, wholes
 from hwledger_omlx.kv.attention_error import AttentionError, TwinKVCache, watched
 from hwledger_omlx.kv.prediction import CHUNK_TOKENS, LoadedModel
 from hwledger_omlx.kv.profile import LayerProfile, Measured, Profile
@@ -77,9 +77,7 @@ class Calibration:
         if not plan:
             raise ModelError(f"no layer of {self.loaded.folder.model_id} has a running KV cache that can be quantized")
         found: dict[tuple[int, str, str], _Seen] = {each: _Seen() for each in plan}
-        windows = [list(self.ids[at : at + self.window_tokens]) for at in range(0, len(self.ids), self.window_tokens)]
-        # A short rest has next to nothing behind it to attend to.
-        windows = [ids for ids in windows if len(ids) >= min(FEWEST_TOKENS, len(windows[0]))]
+        windows = self.windows
         steps = len(windows) * (len(plan) + 1)
         for number, ids in enumerate(windows):
             done = number * (len(plan) + 1)
@@ -93,6 +91,24 @@ class Calibration:
                     logits = self.loaded.logits(ids, caches, self.chunk_tokens)
                     found[layer, part, name].add(probes.compare(reference, logits), error)
         return tuple(self._measured(found, layer, shape) for layer, shape in enumerate(shapes))
+
+    @property
+    def windows(self) -> list[list[int]]:
+        """The text in contexts."""
+        windows = [list(self.ids[at : at + self.window_tokens]) for at in range(0, len(self.ids), self.window_tokens)]
+        # A short rest has next to nothing behind it to attend to.
+        return [ids for ids in windows if len(ids) >= min(FEWEST_TOKENS, len(windows[0]))]
+
+    def profile(self, text: str, on_step: OnStep | None = None) -> Profile:
+        """The layers' profile and the policies', of a text with that digest in hexadecimal.
+
+        Raises:
+            ModelError: as `run`.
+        """
+        shape = geometry.measure(self.loaded.model)
+        layers = self.run(on_step)
+        found = Profile(profile.fingerprint(self.loaded.folder.path), text, len(self.ids), layers)
+        return wholes.measured(self.loaded, self.windows, found, shape, self.chunk_tokens, on_step)
 
     def _plan(self, shapes: Sequence[Any]) -> Iterator[tuple[int, str, str]]:
         for layer, shape in enumerate(shapes):
@@ -167,9 +183,7 @@ def calibrate(
         raise KvTextError(
             f"the text has {len(ids)} tokens, and at least {FEWEST_TOKENS} are needed (a few thousand are good)"
         )
-    layers = Calibration(loaded, ids, only=only).run(on_step)
-    digest = hashlib.sha256(text.encode()).hexdigest()
-    return Profile(profile.fingerprint(loaded.folder.path), digest, len(ids), layers)
+    return Calibration(loaded, ids, only=only).profile(hashlib.sha256(text.encode()).hexdigest(), on_step)
 
 
 def _with_twins(cache: Any, part: str, name: str, shapes: Sequence[Any], tokens: int) -> Any:

@@ -45,6 +45,16 @@ class LayerProfile:
 
 
 @dataclass(frozen=True, slots=True)
+class Whole:
+    """What a policy does to the model, all layers together."""
+
+    policy: str
+    """Its text, with every format written out."""
+    kl: float
+    """As `Measured.kl`, measured and nothing else."""
+
+
+@dataclass(frozen=True, slots=True)
 class Profile:
     """The sensitivity of a model's layers."""
 
@@ -56,6 +66,8 @@ class Profile:
     """Of the text, that were measured."""
     layers: tuple[LayerProfile | None, ...]
     """None where a layer has no running keys and values that could be held otherwise."""
+    wholes: tuple[Whole, ...] = ()
+    """Policies that were measured as wholes."""
 
     def as_json(self) -> dict[str, Any]:
         """As the file has it."""
@@ -65,6 +77,7 @@ class Profile:
             "text": self.text,
             "tokens": self.tokens,
             "layers": [None if layer is None else asdict(layer) for layer in self.layers],
+            "wholes": [asdict(whole) for whole in self.wholes],
         }
 
     @classmethod
@@ -79,7 +92,8 @@ class Profile:
             version = said["version"]
             if version == VERSION:
                 layers = tuple(None if layer is None else LayerProfile(**_parts(layer)) for layer in said["layers"])
-                return cls(said["model"], said["text"], said["tokens"], layers)
+                wholes = tuple(Whole(**whole) for whole in said.get("wholes", ()))
+                return cls(said["model"], said["text"], said["tokens"], layers, wholes)
         except (ValueError, KeyError, TypeError, AttributeError) as error:
             raise KvProfileError(f"that is no KV profile: {error}") from error
         raise KvProfileError(

@@ -109,6 +109,5 @@ class QualityWorker:
             raise ValueError("the held-out text is too short to calibrate on what the windows leave of it")
         # Another copy: calibration has it compute in float32.
         apart = LoadedModel.load(self._loaded.folder.path)
-        layers = Calibration(apart, ids, window_tokens=self._window_tokens).run()
-        self._profile = Profile(_NO_DIGEST, _NO_DIGEST, len(ids), layers)
+        self._profile = Calibration(apart, ids, window_tokens=self._window_tokens).profile(_NO_DIGEST)
         return {"tokens": len(ids)}

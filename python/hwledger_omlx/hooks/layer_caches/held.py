@@ -60,14 +60,14 @@ class HeldTokens:
             self.like = spec_of(dense)
         missing = self.first_tokens - _length(self.front)
         if missing > 0:
-            self.front = _joined(self.front, dense[..., :missing, :])
+            self.front = _owned(_joined(self.front, dense[..., :missing, :]))
             dense = dense[..., missing:, :]
         plain = _joined(self.tail, dense)
         run = self.format.run_tokens
         due = max(0, _length(plain) - self.recent_tokens) // run * run
         if due:
             self._encode(plain[..., :due, :])
-            plain = plain[..., due:, :]
+            plain = _owned(plain[..., due:, :])
         self.tail = plain if _length(plain) else None
 
     def put_encoded(self, components: list[Any], tokens: int, like: ArraySpec) -> None:
@@ -83,7 +83,7 @@ class HeldTokens:
     def put_first(self, dense: Any) -> None:
         """Takes the first tokens, `[1, heads, tokens, width]` or more of them, in front of those that are there."""
         if self.first_tokens:
-            self.front = dense[..., : self.first_tokens, :]
+            self.front = _owned(dense[..., : self.first_tokens, :])
 
     def dense(self) -> Any:
         """`[1, heads, tokens, width]` of all tokens. Nothing is computed before somebody evaluates it."""
@@ -210,6 +210,11 @@ def _joined(before: Any, after: Any) -> Any:
     if before is None:
         return after
     return mx.concatenate([before, after], axis=2) if _length(after) else before
+
+
+def _owned(array: Any) -> Any:
+    """The same in memory of its own: a slice would keep all of a prefill's chunk. For want of a copy, times 1."""
+    return array * mx.array(1, array.dtype)
 
 
 def _kept(array: Any, tokens: int) -> Any:
