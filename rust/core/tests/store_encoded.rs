@@ -28,10 +28,7 @@ fn codec(scheme: &str, width: u32) -> Codec {
 /// `bfloat16` numbers between -8 and 8 of any size, the same for the same seed.
 fn numbers(seed: u32, count: usize) -> Vec<u8> {
     let words = prompt(seed, 0, count);
-    words
-        .iter()
-        .flat_map(|word| (u16::try_from(word % 0x4100).unwrap() | ((word & 1) << 15) as u16).to_le_bytes())
-        .collect()
+    words.iter().flat_map(|word| u16::try_from(word % 0x4100 | (word & 1) << 15).unwrap().to_le_bytes()).collect()
 }
 
 /// Arrays `[rows, tokens, width]` that no step of which is dense: tokens and rows lie apart.
@@ -383,7 +380,9 @@ fn the_quota_and_the_daily_budget_hold_with_parts_of_any_length() {
         let tokens = prompt(number, 0, 300);
         let mut dense = of_tokens(&layout, 300);
         // From all zeros to no two bytes alike.
-        dense.iter_mut().for_each(|array| array.iter_mut().step_by(1 + number as usize % 5).for_each(|byte| *byte = 0));
+        for array in &mut dense {
+            array.iter_mut().step_by(1 + number as usize % 5).for_each(|byte| *byte = 0);
+        }
         save_arrays(&store, &layout, &tokens, &dense, false);
         store.flush().unwrap();
         compare(&store, &layout, &tokens, &dense, 0, 300);

@@ -8,6 +8,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use hwledger_omlx_core::store::disk::faults::{Fault, FaultyIo, Operation};
+use hwledger_omlx_core::store::types::Layout;
 use hwledger_omlx_core::store::{Refusal, Store, StoreConfig, StoreError, StoreState};
 use store_support::*;
 
@@ -24,9 +25,13 @@ fn prompts() -> Vec<Vec<u32>> {
 }
 
 fn filled(io: &FaultyIo) -> Arc<Store> {
+    filled_with(io, &layout())
+}
+
+fn filled_with(io: &FaultyIo, layout: &Layout) -> Arc<Store> {
     let store = open(io);
     for tokens in prompts() {
-        assert_eq!(save(&store, &namespace(1), &layout(), &tokens, true).refused, None);
+        assert_eq!(save(&store, &namespace(1), layout, &tokens, true).refused, None);
     }
     store.flush().unwrap();
     store
@@ -71,29 +76,35 @@ fn a_read_that_fails_costs_the_record_only_if_it_fails_again() {
 
 #[test]
 fn a_bad_read_costs_the_record_and_no_wrong_byte() {
+    for layout in [layout(), mixed()] {
+        a_bad_read_costs_the_record(&layout);
+    }
+}
+
+fn a_bad_read_costs_the_record(layout: &Layout) {
     let io = FaultyIo::new();
-    filled(&io).close().unwrap();
+    filled_with(&io, layout).close().unwrap();
     // One lane, so that the second read is of payload: a flipped bit behind a header is in nobody's bytes.
     let store = Store::open_with(StoreConfig { reader_threads: Some(1), ..small() }, Arc::new(io.clone())).unwrap();
-    let (ours, layout) = (namespace(1), layout());
+    let ours = namespace(1);
     let tokens = &prompts()[2];
     let found = store.lookup(&ours, tokens, 700);
     io.inject(Operation::Read, "segments", Fault::FlipBit, 1, 1);
-    let restored = restore(&store, &ours, &layout, tokens, &found);
+    let restored = restore(&store, &ours, layout, tokens, &found);
     assert!(restored < 700);
     io.heal();
     drop(found);
     assert_eq!(store.stats().counts.quarantined, 1);
     // The record is out of use with all that continues it, and can be saved again.
-    assert_eq!(fetch(&store, &ours, &layout, tokens), restored);
-    assert_eq!(save(&store, &ours, &layout, tokens, true).new_tokens, 700 - restored);
+    assert_eq!(fetch(&store, &ours, layout, tokens), restored);
+    assert_eq!(save(&store, &ours, layout, tokens, true).new_tokens, 700 - restored);
     for tokens in prompts() {
-        assert_eq!(fetch(&store, &ours, &layout, &tokens), 700);
+        assert_eq!(fetch(&store, &ours, layout, &tokens), 700);
     }
     store.close().unwrap();
     let store = open(&io);
     for tokens in prompts() {
-        assert_eq!(fetch(&store, &ours, &layout, &tokens), 700);
+        assert_eq!(fetch(&store, &ours, layout, &tokens), 700);
     }
     assert_eq!(store.verify(&std::sync::atomic::AtomicBool::new(false)).unwrap().bad, []);
 }
@@ -113,11 +124,13 @@ fn a_bad_state_is_taken_out_alone() {
 
 #[test]
 fn short_reads_and_writes_are_carried_on() {
-    let io = FaultyIo::new();
-    io.inject(Operation::Any, "segments", Fault::Short, 0, u64::MAX);
-    let store = filled(&io);
-    for tokens in prompts() {
-        assert_eq!(fetch(&store, &namespace(1), &layout(), &tokens), 700);
+    for layout in [layout(), mixed()] {
+        let io = FaultyIo::new();
+        io.inject(Operation::Any, "segments", Fault::Short, 0, u64::MAX);
+        let store = filled_with(&io, &layout);
+        for tokens in prompts() {
+            assert_eq!(fetch(&store, &namespace(1), &layout, &tokens), 700);
+        }
     }
 }
 
@@ -174,17 +187,19 @@ fn a_folder_that_cannot_be_written_suspends_the_store_until_it_can() {
 
 #[test]
 fn a_full_disk_costs_old_prompts_first() {
-    let io = FaultyIo::new();
-    let store = filled(&io);
-    let (ours, layout) = (namespace(1), layout());
-    io.set_capacity(io.bytes() + 100_000);
-    for family in 100..130 {
-        let tokens = prompt(family, 0, 400);
-        assert_eq!(save(&store, &ours, &layout, &tokens, false).refused, None, "prompt {family}");
-        store.flush().unwrap();
-        assert_eq!(fetch(&store, &ours, &layout, &tokens), 400);
+    for layout in [layout(), mixed()] {
+        let io = FaultyIo::new();
+        let store = filled_with(&io, &layout);
+        let ours = namespace(1);
+        io.set_capacity(io.bytes() + 100_000);
+        for family in 100..130 {
+            let tokens = prompt(family, 0, 400);
+            assert_eq!(save(&store, &ours, &layout, &tokens, false).refused, None, "prompt {family}");
+            store.flush().unwrap();
+            assert_eq!(fetch(&store, &ours, &layout, &tokens), 400);
+        }
+        assert!(store.stats().counts.records_evicted > 0);
     }
-    assert!(store.stats().counts.records_evicted > 0);
 }
 
 #[test]

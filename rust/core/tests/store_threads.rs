@@ -92,7 +92,7 @@ impl IoFile for WatchedFile {
 
 /// Saves, fetches and holds prompts of its own and of others.
 fn work(store: &Store, thread: u32, turns: u32) {
-    let (ours, layout) = if thread % 2 == 0 { (namespace(1), layout()) } else { (namespace(2), mixed()) };
+    let (ours, layout) = if thread.is_multiple_of(2) { (namespace(1), layout()) } else { (namespace(2), mixed()) };
     let mut held = None;
     for turn in 0..turns {
         let tokens = prompt(turn % 17 + thread % 2 * 5, (turn as usize * 37) % 400, 100 + (turn as usize * 61) % 500);

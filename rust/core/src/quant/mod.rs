@@ -24,3 +24,6 @@ mod text;
 pub use codec::{Codec, Scheme, Strides};
 pub use element::Element;
 pub use error::{CodecError, Malformed};
+
+#[cfg(test)]
+mod tests;

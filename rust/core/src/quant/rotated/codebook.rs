@@ -11,6 +11,8 @@ use std::sync::LazyLock;
 
 use libm::{erfc, exp, sqrt};
 
+use super::super::simd::LANES;
+
 /// Cells that the line from -[`REACH`] to [`REACH`] is cut into to find a coordinate's level: narrow enough that no two
 /// boundaries of eight bits share one.
 pub(super) const CELLS: usize = 1024;
@@ -31,7 +33,9 @@ const NEWTON_STEPS: usize = 12;
 pub(super) struct Codebook {
     /// By code, repeated to the end.
     pub(super) levels: [f32; 256],
-    /// By cell: the code below the boundary in it, as a number.
+    /// Of up to five bits: by bit of the code from the uppermost, and by the bits above it, the boundary that decides it.
+    pub(super) deciding: [[f32; LANES]; 5],
+    /// By cell, for more bits: the code below the boundary in it, as a number.
     pub(super) lower: [f32; CELLS],
     /// By cell: the boundary in it, or infinity.
     pub(super) boundary: [f32; CELLS],
@@ -59,6 +63,13 @@ impl Codebook {
         let boundaries: Vec<f32> = levels.windows(2).map(|two| (f64::midpoint(two[0], two[1])) as f32).collect();
         let mut book = Box::new(Self {
             levels: std::array::from_fn(|code| levels[code % levels.len()] as f32),
+            deciding: std::array::from_fn(|bit| {
+                let step = boundaries.len().div_ceil(2) >> bit;
+                std::array::from_fn(|above| {
+                    let decides = (2 * above + 1) * step;
+                    boundaries.get(decides.wrapping_sub(1)).copied().unwrap_or(f32::INFINITY)
+                })
+            }),
             lower: [0.0; CELLS],
             boundary: [f32::INFINITY; CELLS],
         });

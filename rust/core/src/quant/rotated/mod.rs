@@ -158,12 +158,21 @@ fn code<S: Simd, const BITS: u32>(simd: S, numbers: &[f32], unit: f32, book: &Co
     let to = to.chunks_exact_mut(const { packed_bytes(BITS) });
     for (sixteen, to) in numbers.as_chunks::<LANES>().0.iter().zip(to) {
         let coordinates = simd.mul(simd.from_array(sixteen), unit);
-        let cells = simd.add(simd.mul(coordinates, simd.splat(CELLS_OF_UNIT)), simd.splat(MIDDLE_CELL));
-        // NaN, where all codes are meaningless, goes to cell 0.
-        let cells = simd.min(simd.max(cells, simd.splat(0.0)), simd.splat((CELLS - 1) as f32));
-        let lower = simd.gather(&book.lower, cells);
-        let upper = simd.add(lower, simd.splat(1.0));
-        let codes = simd.select_greater(coordinates, simd.gather(&book.boundary, cells), upper, lower);
+        let codes = if const { BITS <= 5 } {
+            let mut codes = simd.splat(0.0);
+            for deciding in book.deciding.iter().take(BITS as usize) {
+                let twice = simd.add(codes, codes);
+                let one = simd.add(twice, simd.splat(1.0));
+                codes = simd.select_greater(coordinates, simd.gather(deciding, codes), one, twice);
+            }
+            codes
+        } else {
+            let cells = simd.add(simd.mul(coordinates, simd.splat(CELLS_OF_UNIT)), simd.splat(MIDDLE_CELL));
+            let cells = simd.min(simd.max(cells, simd.splat(0.0)), simd.splat((CELLS - 1) as f32));
+            let lower = simd.gather(&book.lower, cells);
+            let upper = simd.add(lower, simd.splat(1.0));
+            simd.select_greater(coordinates, simd.gather(&book.boundary, cells), upper, lower)
+        };
         pack::<S, BITS>(simd, simd.store_codes(codes), to);
     }
 }
@@ -216,12 +225,19 @@ fn decode<S: Simd, const BITS: u32>(simd: S, codes: &[u8], book: &Codebook, to: 
     let codes = codes.chunks_exact(const { packed_bytes(BITS) });
     for (sixteen, codes) in to.as_chunks_mut::<LANES>().0.iter_mut().zip(codes) {
         let codes = simd.load_codes(unpack::<S, BITS>(simd, codes));
-        *sixteen = simd.to_array(if const { BITS <= 4 } {
-            simd.gather(book.levels.first_chunk::<LANES>().expect("256 of them"), codes)
-        } else {
-            simd.gather(&book.levels, codes)
+        // Few levels fit into registers.
+        *sixteen = simd.to_array(match BITS {
+            1..=4 => simd.gather(front::<16>(&book.levels), codes),
+            5 => simd.gather(front::<32>(&book.levels), codes),
+            6 => simd.gather(front::<64>(&book.levels), codes),
+            _ => simd.gather(&book.levels, codes),
         });
     }
+}
+
+#[inline(always)]
+fn front<const N: usize>(levels: &[f32; 256]) -> &[f32; N] {
+    levels.first_chunk().expect("256 of them")
 }
 
 /// Gives numbers times `unit` out of `from`, without the rotation's signs.

@@ -213,12 +213,17 @@ impl Simd for Avx512 {
         const { assert!(N.is_power_of_two() && N >= LANES && N <= 1 << 16) };
         avx512!({
             let at = _mm512_cvttps_epi32(at);
-            if const { N == LANES } {
-                _mm512_permutexvar_ps(at, _mm512_loadu_ps(table.as_ptr()))
-            } else {
-                // Whatever `at` is, it is below N after this.
-                let at = _mm512_and_si512(at, _mm512_set1_epi32(const { (N - 1) as i32 }));
-                _mm512_i32gather_ps::<4>(at, table.as_ptr())
+            let sixteen = |first: usize| _mm512_loadu_ps(table[first * LANES..][..LANES].as_ptr());
+            let two = |first| _mm512_permutex2var_ps(sixteen(first), at, sixteen(first + 1));
+            match N {
+                16 => _mm512_permutexvar_ps(at, sixteen(0)),
+                32 => two(0),
+                64 => _mm512_mask_blend_ps(_mm512_test_epi32_mask(at, _mm512_set1_epi32(32)), two(0), two(2)),
+                _ => {
+                    // Whatever `at` is, it is below N after this.
+                    let at = _mm512_and_si512(at, _mm512_set1_epi32(const { (N - 1) as i32 }));
+                    _mm512_i32gather_ps::<4>(at, table.as_ptr())
+                }
             }
         })
     }

@@ -225,7 +225,17 @@ impl Simd for Neon {
     #[inline(always)]
     #[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "whole numbers")]
     fn gather<const N: usize>(self, table: &[f32; N], at: Lanes) -> Lanes {
-        self.from_array(&self.to_array(at).map(|at| table[at as usize % N]))
+        if N != LANES {
+            return self.from_array(&self.to_array(at).map(|at| table[at as usize % N]));
+        }
+        neon!({
+            let quarter = |quarter: usize| vreinterpretq_u8_f32(vld1q_f32(table[4 * quarter..][..4].as_ptr()));
+            let bytes = uint8x16x4_t(quarter(0), quarter(1), quarter(2), quarter(3));
+            // A number's four bytes follow each other.
+            let first = vdupq_n_u32(0x0302_0100);
+            let pick = |at| vmlaq_u32(first, vcvtq_u32_f32(at), vdupq_n_u32(0x0404_0404));
+            at.map(|at| vreinterpretq_f32_u8(vqtbl4q_u8(bytes, vreinterpretq_u8_u32(pick(at)))))
+        })
     }
 
     #[inline(always)]

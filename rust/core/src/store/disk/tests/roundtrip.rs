@@ -277,6 +277,6 @@ fn a_codec_s_tag_tells_it_from_every_other() {
     ];
     let tags: HashSet<u32> = parts.iter().map(codec_tag).collect();
     assert_eq!((tags.len(), codec_tag(&parts[0])), (parts.len(), 0));
-    // Of one store to the next it is the same: it is written.
-    assert_eq!(codec_tag(&parts[1]), 0);
+    // It is written: another one would make what is stored unreadable.
+    assert_eq!(codec_tag(&parts[1]), 2_799_029_387);
 }
