@@ -9,6 +9,7 @@
 //! channels, 10 to 30 times as large as the others and shifted, leave on the others.
 
 #![expect(unsafe_code, reason = "codecs follow addresses")]
+#![expect(clippy::cast_precision_loss, reason = "few and small")]
 
 use std::hint::black_box;
 use std::time::Duration;

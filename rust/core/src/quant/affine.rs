@@ -68,7 +68,7 @@ impl<E: Number, const BITS: u32> Kernel for Encode<'_, E, BITS> {
                 *min = simd.least(range.min);
                 *max = simd.greatest(range.max);
             }
-            let range = Range { min: simd.from_array(&min), max: simd.from_array(&max) };
+            let range = Range { min: simd.lanes(&min), max: simd.lanes(&max) };
             let quantizers = Quantizer::of(simd, &range, top);
             E::store_some(simd, quantizers.scale, scales.next().expect("as many as groups"));
             E::store_some(simd, quantizers.bias, biases.next().expect("as many as groups"));

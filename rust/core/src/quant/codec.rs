@@ -26,7 +26,7 @@ pub enum Scheme {
         /// Numbers that share scale and bias: 32, 64 or 128.
         group: u16,
     },
-    /// A randomized Hadamard rotation of each vector, its norm, and a Lloyd-Max codebook (TurboQuant, arXiv 2504.19874).
+    /// A randomized Hadamard rotation of each vector, its norm, and a Lloyd-Max codebook (`TurboQuant`, arXiv 2504.19874).
     Rotated {
         /// Twice the bits of a number, so that 3.5 bits are 7: half of the rotated numbers have 4 bits, half 3.
         half_bits: u8,
@@ -144,7 +144,7 @@ impl Codec {
                 16
             }
         };
-        if width == 0 || width % multiple != 0 {
+        if width == 0 || !width.is_multiple_of(multiple) {
             return Err(CodecError::Width { scheme, width, multiple });
         }
         Ok(Self { scheme, element, width })

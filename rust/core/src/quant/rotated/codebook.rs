@@ -2,7 +2,7 @@
 //!
 //! S. Lloyd, "Least squares quantization in PCM", 1957/1982; J. Max, "Quantizing for minimum distortion", 1960: each
 //! level is the mean of its cell, each boundary is halfway between two levels. Max's table gives the distortions
-//! 0.3634, 0.1175, 0.03454 and 0.009497 for 1 to 4 bits, which TurboQuant (arXiv 2504.19874) prints as 0.36, 0.117,
+//! 0.3634, 0.1175, 0.03454 and 0.009497 for 1 to 4 bits, which `TurboQuant` (arXiv 2504.19874) prints as 0.36, 0.117,
 //! 0.03 and 0.009. The levels here solve both conditions by Newton's method, once in a process, from those of the
 //! compander of Panter and Dite, 1951.
 
@@ -43,7 +43,7 @@ pub(super) struct Codebook {
 
 impl Codebook {
     /// Of 1 to 8 bits.
-    pub(super) fn of(bits: u32) -> &'static Self {
+    pub(super) fn of(bits: usize) -> &'static Self {
         static BOOKS: [LazyLock<Box<Codebook>>; 8] = [
             LazyLock::new(|| Codebook::new(1)),
             LazyLock::new(|| Codebook::new(2)),
@@ -54,11 +54,11 @@ impl Codebook {
             LazyLock::new(|| Codebook::new(7)),
             LazyLock::new(|| Codebook::new(8)),
         ];
-        &BOOKS[bits as usize - 1]
+        &BOOKS[bits - 1]
     }
 
     #[expect(clippy::cast_possible_truncation, reason = "kept as binary32")]
-    fn new(bits: u32) -> Box<Self> {
+    fn new(bits: usize) -> Box<Self> {
         let levels = levels(bits);
         let boundaries: Vec<f32> = levels.windows(2).map(|two| (f64::midpoint(two[0], two[1])) as f32).collect();
         let mut book = Box::new(Self {
@@ -111,7 +111,7 @@ fn beyond_inverse(probability: f64) -> f64 {
 }
 
 /// The `2^bits` levels, ascending. The upper half is solved for, the lower is its mirror image.
-fn levels(bits: u32) -> Vec<f64> {
+fn levels(bits: usize) -> Vec<f64> {
     let half = 1_usize << (bits - 1);
     let start = |index: usize| sqrt(3.0) * beyond_inverse(0.5 - (index as f64 + 0.5) / (2 * half) as f64);
     let mut upper: Vec<f64> = (0..half).map(start).collect();

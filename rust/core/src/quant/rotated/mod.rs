@@ -9,6 +9,8 @@
 //! A run is the codes `[rows, tokens, blocks]`, a block's as two [bit strings](super::packing): its first half, then its
 //! second; then the root mean squares `[rows, tokens, blocks]` in the element's type.
 
+#![expect(clippy::cast_precision_loss, reason = "1024 numbers are rotated together at most")]
+
 mod codebook;
 mod rotation;
 
@@ -111,7 +113,7 @@ impl<E: Number> Kernel for Encode<'_, E> {
         let mut buffer = [0.0; MOST];
         let numbers = &mut buffer[..block];
         let bits = self.shape.bits();
-        let books = bits.map(|bits| Codebook::of(bits as u32));
+        let books = bits.map(Codebook::of);
         let half_bytes = block / 2 * bits[0] / 8;
         let blocks = codes.chunks_exact_mut(block * self.shape.half_bits / 16);
         for (codes, size) in blocks.zip(sizes.chunks_exact_mut(E::BYTES)) {
@@ -139,7 +141,7 @@ fn load<S: Simd, E: Number>(simd: S, from: &[u8], to: &mut [f32]) -> f32 {
     for ((from, to), signs) in from.chunks_exact(LANES * E::BYTES).zip(to.as_chunks_mut::<LANES>().0).zip(signs) {
         let numbers = E::load(simd, from);
         squares = simd.add(squares, simd.mul(numbers, numbers));
-        *to = simd.to_array(simd.mul(numbers, simd.from_array(signs)));
+        *to = simd.to_array(simd.mul(numbers, simd.lanes(signs)));
     }
     let mut squares = simd.to_array(squares);
     // In this order on every path.
@@ -157,7 +159,7 @@ fn code<S: Simd, const BITS: u32>(simd: S, numbers: &[f32], unit: f32, book: &Co
     let unit = simd.splat(unit);
     let to = to.chunks_exact_mut(const { packed_bytes(BITS) });
     for (sixteen, to) in numbers.as_chunks::<LANES>().0.iter().zip(to) {
-        let coordinates = simd.mul(simd.from_array(sixteen), unit);
+        let coordinates = simd.mul(simd.lanes(sixteen), unit);
         let codes = if const { BITS <= 5 } {
             let mut codes = simd.splat(0.0);
             for deciding in book.deciding.iter().take(BITS as usize) {
@@ -198,7 +200,7 @@ impl<E: Number> Kernel for Decode<'_, E> {
         let mut buffer = [0.0; MOST];
         let numbers = &mut buffer[..block];
         let bits = self.shape.bits();
-        let books = bits.map(|bits| Codebook::of(bits as u32));
+        let books = bits.map(Codebook::of);
         let half_bytes = block / 2 * bits[0] / 8;
         for row in 0..self.target.rows() {
             for (to, token) in self.wanted.clone().enumerate() {
@@ -247,7 +249,7 @@ fn store<S: Simd, E: Number>(simd: S, from: &[f32], unit: f32, to: &mut [u8]) {
     let (signs, _) = SIGNS.as_chunks::<LANES>();
     for ((from, to), signs) in from.as_chunks::<LANES>().0.iter().zip(to.chunks_exact_mut(LANES * E::BYTES)).zip(signs)
     {
-        let numbers = simd.mul(simd.from_array(from), unit);
-        E::store(simd, simd.mul(numbers, simd.from_array(signs)), to);
+        let numbers = simd.mul(simd.lanes(from), unit);
+        E::store(simd, simd.mul(numbers, simd.lanes(signs)), to);
     }
 }

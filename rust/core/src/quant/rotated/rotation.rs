@@ -1,6 +1,6 @@
 //! The randomized Hadamard transform: signs, then a Walsh-Hadamard matrix.
 //!
-//! It spreads what is large in a vector over all coordinates, so that each is nearly normal (QuaRot, arXiv 2404.00456).
+//! It spreads what is large in a vector over all coordinates, so that each is nearly normal (`QuaRot`, arXiv 2404.00456).
 //! The signs are the bits of splitmix64 (Steele, Lea, Flood: "Fast splittable pseudorandom number generators", 2014)
 //! from the state [`SEED`]: coordinate `i` is negated where bit `i % 64` of output `i / 64` is 1. The matrix is
 //! Sylvester's, in the natural order, as `mx.hadamard_transform` has it.
@@ -41,14 +41,14 @@ const fn signs() -> [f32; MOST] {
 pub(super) fn hadamard<S: Simd>(simd: S, numbers: &mut [f32]) {
     let (sixteens, _) = numbers.as_chunks_mut::<LANES>();
     for sixteen in sixteens.iter_mut() {
-        *sixteen = simd.to_array(simd.hadamard(simd.from_array(sixteen)));
+        *sixteen = simd.to_array(simd.hadamard(simd.lanes(sixteen)));
     }
     let mut apart = 1;
     while apart < sixteens.len() {
         for pair in sixteens.chunks_exact_mut(2 * apart) {
             let (first, second) = pair.split_at_mut(apart);
             for (a, b) in first.iter_mut().zip(second) {
-                let (x, y) = (simd.from_array(a), simd.from_array(b));
+                let (x, y) = (simd.lanes(a), simd.lanes(b));
                 *a = simd.to_array(simd.add(x, y));
                 *b = simd.to_array(simd.sub(x, y));
             }
@@ -84,8 +84,8 @@ mod tests {
                     numbers
                 }) {
                     for (row, number) in numbers.into_iter().enumerate() {
-                        let sign = if (row & column).count_ones() % 2 == 0 { 1 } else { -1 };
-                        assert_eq!(number as i32, sign, "row {row}, column {column} of {size} on {path}");
+                        let sign = if (row & column).count_ones() % 2 == 0 { 1.0_f32 } else { -1.0 };
+                        assert_eq!(number.to_bits(), sign.to_bits(), "row {row}, column {column} of {size} on {path}");
                     }
                 }
             }

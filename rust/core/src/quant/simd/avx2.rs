@@ -1,6 +1,7 @@
 //! Sixteen numbers in two registers of AVX2, with F16C for binary16.
 
 #![expect(unsafe_code, reason = "calls the instruction set by name")]
+#![cfg_attr(not(test), expect(clippy::wildcard_imports, reason = "dozens of intrinsics"))]
 
 use std::arch::x86_64::*;
 use std::mem::transmute;
@@ -124,7 +125,7 @@ impl Simd for Avx2 {
     }
 
     #[inline(always)]
-    fn from_array(self, numbers: &[f32; LANES]) -> Lanes {
+    fn lanes(self, numbers: &[f32; LANES]) -> Lanes {
         avx2!(transmute::<[f32; LANES], Lanes>(*numbers))
     }
 
@@ -245,6 +246,7 @@ impl Simd for Avx2 {
     }
 
     #[inline(always)]
+    #[expect(clippy::cast_possible_truncation, clippy::cast_possible_wrap, reason = "asserted")]
     fn gather<const N: usize>(self, table: &[f32; N], at: Lanes) -> Lanes {
         const { assert!(N.is_power_of_two() && N >= LANES && N <= 1 << 16) };
         avx2!({

@@ -4,6 +4,7 @@
 //! it is not used with AVX2.
 
 #![expect(unsafe_code, reason = "calls the instruction set by name")]
+#![cfg_attr(not(test), expect(clippy::wildcard_imports, reason = "dozens of intrinsics"))]
 
 use std::arch::x86_64::*;
 use std::mem::transmute;
@@ -120,7 +121,7 @@ impl Simd for Avx512 {
     }
 
     #[inline(always)]
-    fn from_array(self, numbers: &[f32; LANES]) -> Lanes {
+    fn lanes(self, numbers: &[f32; LANES]) -> Lanes {
         avx512!(transmute::<[f32; LANES], Lanes>(*numbers))
     }
 
@@ -209,6 +210,7 @@ impl Simd for Avx512 {
     }
 
     #[inline(always)]
+    #[expect(clippy::cast_possible_truncation, clippy::cast_possible_wrap, reason = "asserted")]
     fn gather<const N: usize>(self, table: &[f32; N], at: Lanes) -> Lanes {
         const { assert!(N.is_power_of_two() && N >= LANES && N <= 1 << 16) };
         avx512!({

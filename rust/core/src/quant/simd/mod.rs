@@ -44,7 +44,7 @@ pub(super) trait Simd: Copy {
     fn round_bf16(self, lanes: Self::Lanes) -> Self::Lanes;
 
     fn splat(self, number: f32) -> Self::Lanes;
-    fn from_array(self, numbers: &[f32; LANES]) -> Self::Lanes;
+    fn lanes(self, numbers: &[f32; LANES]) -> Self::Lanes;
     fn to_array(self, lanes: Self::Lanes) -> [f32; LANES];
 
     fn add(self, a: Self::Lanes, b: Self::Lanes) -> Self::Lanes;

@@ -1,6 +1,7 @@
 //! Sixteen numbers in four registers of aarch64's NEON.
 
 #![expect(unsafe_code, reason = "calls the instruction set by name")]
+#![cfg_attr(not(test), expect(clippy::wildcard_imports, reason = "dozens of intrinsics"))]
 
 use std::arch::aarch64::*;
 use std::arch::asm;
@@ -120,7 +121,7 @@ impl Simd for Neon {
     }
 
     #[inline(always)]
-    fn from_array(self, numbers: &[f32; LANES]) -> Lanes {
+    fn lanes(self, numbers: &[f32; LANES]) -> Lanes {
         neon!(transmute::<[f32; LANES], Lanes>(*numbers))
     }
 
@@ -226,7 +227,7 @@ impl Simd for Neon {
     #[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "whole numbers")]
     fn gather<const N: usize>(self, table: &[f32; N], at: Lanes) -> Lanes {
         if N != LANES {
-            return self.from_array(&self.to_array(at).map(|at| table[at as usize % N]));
+            return self.lanes(&self.to_array(at).map(|at| table[at as usize % N]));
         }
         neon!({
             let quarter = |quarter: usize| vreinterpretq_u8_f32(vld1q_f32(table[4 * quarter..][..4].as_ptr()));

@@ -79,7 +79,7 @@ impl Simd for Portable {
     }
 
     #[inline(always)]
-    fn from_array(self, numbers: &[f32; LANES]) -> Lanes {
+    fn lanes(self, numbers: &[f32; LANES]) -> Lanes {
         *numbers
     }
 

@@ -43,7 +43,7 @@ fn numbers(element: Element) -> impl Strategy<Value = Vec<f32>> {
         let number = |index: usize| match kind {
             0 => shift * size,
             1 => (normal.next() + 4.0 * shift) * size,
-            2 if index % 29 == 0 => 30.0 * normal.next() * size,
+            2 if index.is_multiple_of(29) => 30.0 * normal.next() * size,
             _ => normal.next() * size,
         };
         (0..1500).map(number).collect()

@@ -1,5 +1,12 @@
 //! What holds for every codec. The arrays are strided, with bytes between the vectors that no one may touch.
 
+#![expect(
+    clippy::cast_precision_loss,
+    clippy::cast_possible_truncation,
+    clippy::cast_sign_loss,
+    reason = "few and small"
+)]
+
 mod bounds;
 mod quality;
 mod robust;

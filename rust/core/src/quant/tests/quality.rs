@@ -12,8 +12,8 @@ fn relative_error(before: &[f32], after: &[f32], some: impl Fn(usize) -> bool) -
     squares(some().map(|index| before[index] - after[index])) / squares(some().map(|index| before[index]))
 }
 
-/// Max's table, 1960, which TurboQuant's 0.36, 0.117, 0.03 and 0.009 are the leading digits of; and the sum of the halves
-/// where half of the coordinates have a bit more.
+/// Max's table, 1960, which `TurboQuant`'s 0.36, 0.117, 0.03 and 0.009 are the leading digits of; and the mean of two
+/// of them where half of the coordinates have a bit more.
 #[test]
 fn rotated_has_the_published_distortion() {
     let published = [0.3634, 0.1175, 0.03454, 0.009_497];
