@@ -134,8 +134,8 @@ ARCHITECTURES = (
             scale_emb=1.0,
             rope_scaling={
                 "original_max_position_embeddings": 8192,
-                "short_factor": [1.0] * 8,
-                "long_factor": [1.0] * 8,
+                "short_factor": [1.0] * 16,
+                "long_factor": [1.0] * 16,
             },
         ),
         frozenset({"KVCache"}),

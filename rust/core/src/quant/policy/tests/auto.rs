@@ -72,10 +72,16 @@ fn a_policy_that_was_measured_as_a_whole_is_believed_before_a_sum() {
     assert_eq!(found("auto:0.35"), parsed("channel:4:32+affine:4:64").to_string());
     assert_eq!(found("auto:0.29"), parsed("affine:4:64").to_string());
     assert_eq!(found("auto:1"), "16");
+    // Layers with formats of their own must be clearly better: what was measured is of one text.
+    measured.wholes.push(whole("channel:4:32+affine:4:64,0:affine:8:64", 0.006));
+    let found = |text: &str, measured: &Profile| resolved(text, &geometry, measured).policy.to_string();
+    assert_eq!(found("auto:0.4", &measured), parsed("channel:4:32+affine:4:64").to_string());
+    measured.wholes.push(whole("channel:4:32+affine:4:64,1:affine:8:64", 0.004));
+    assert_eq!(found("auto:0.4", &measured), parsed("channel:4:32+affine:4:64,1:affine:8:64").to_string());
     // Where none fits there is the sum still.
     assert!(share(&resolved("auto:0.2", &geometry, &measured), &geometry) <= 0.2);
     // What is asked for stays, whatever else is chosen.
-    assert_eq!(found("auto:0.5,2:16"), parsed("channel:4:32+affine:4:64,2:16").to_string());
+    assert_eq!(found("auto:0.48,2:16", &measured), parsed("channel:4:32+affine:4:64,2:16").to_string());
 }
 
 #[test]
