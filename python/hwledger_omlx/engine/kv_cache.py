@@ -9,7 +9,7 @@ from hwledger_omlx._native import Store
 from hwledger_omlx.cache.cache import Address, Cache
 from hwledger_omlx.cache.settings import default_folder
 from hwledger_omlx.engine.config import EngineConfig
-from hwledger_omlx.errors import EngineError, StoreError, StoreInUseError
+from hwledger_omlx.errors import EngineError, StoreError, StoreFormatError, StoreInUseError
 from hwledger_omlx.fork.home import home
 from hwledger_omlx.hooks.paged_cache.binding import Binding
 
@@ -78,6 +78,10 @@ def open_cache(config: EngineConfig, address: Address) -> KvCache:
     except StoreInUseError as error:
         # Two programs with an engine each are no reason to stop; that one of them computes everything is worth a line.
         _log.warning("no KV cache: %s; give this engine another cache_dir to have one", error)
+        return KvCache(Cache(None, folder, off_because=str(error)), None)
+    except StoreFormatError as error:
+        # After an upgrade, and after going back from one. What is there is someone's, so it is not taken away unasked.
+        _log.warning("no KV cache: %s; remove the folder, or give another cache_dir, to have one again", error)
         return KvCache(Cache(None, folder, off_because=str(error)), None)
     except OSError as error:
         if error.errno in _NOT_THE_SETTINGS:

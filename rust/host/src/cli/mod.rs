@@ -25,7 +25,7 @@ struct Cli {
 #[derive(Debug, Subcommand)]
 enum Command {
     /// Generate text and stream it to standard output.
-    Generate(generate::Arguments),
+    Generate(Box<generate::Arguments>),
     /// Examine interpreter, environment, fork, patches and device.
     Doctor(doctor::Arguments),
 }
@@ -83,7 +83,7 @@ pub(crate) fn run() -> i32 {
     };
     let outcome = runtime.block_on(async {
         match cli.command {
-            Command::Generate(arguments) => generate::run(arguments, &mut signals).await,
+            Command::Generate(arguments) => generate::run(*arguments, &mut signals).await,
             Command::Doctor(arguments) => doctor::run(arguments, &mut signals).await,
         }
     });
