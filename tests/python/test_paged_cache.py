@@ -257,6 +257,23 @@ def test_a_folder_that_cannot_be_written_leaves_the_engine_without_a_cache(
     assert len([each for each in caplog.records if "no KV cache" in each.message]) == 1
 
 
+def test_a_store_of_another_version_is_left_alone_and_the_engine_runs(
+    tiny_model: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    with hw.Engine(tiny_model, cache_dir=tmp_path) as engine:
+        ask(engine, PROMPT, 2)
+    description = next(file for file in tmp_path.iterdir() if file.suffix == ".json")
+    description.write_text(
+        description.read_text().replace('"version": 2', '"version": 1').replace('"version":2', '"version":1')
+    )
+    before = {path: path.stat().st_mtime_ns for path in tmp_path.rglob("*")}
+    with caplog.at_level("WARNING"), hw.Engine(tiny_model, cache_dir=tmp_path) as engine:
+        assert ask(engine, PROMPT, 2)[1] == 0
+        assert engine.cache.state.startswith("off: ")
+    assert "remove the folder" in caplog.text
+    assert {path: path.stat().st_mtime_ns for path in tmp_path.rglob("*")} == before
+
+
 def test_a_folder_of_the_forks_own_cache_is_left_alone(tiny_model: Path, tmp_path: Path) -> None:
     with hw.Engine(tiny_model, cache="fork", cache_dir=tmp_path / "kv") as engine:
         ask(engine, PROMPT)
