@@ -28,7 +28,7 @@ fn codec(scheme: &str, width: u32) -> Codec {
 /// `bfloat16` numbers between -8 and 8 of any size, the same for the same seed.
 fn numbers(seed: u32, count: usize) -> Vec<u8> {
     let words = prompt(seed, 0, count);
-    words.iter().flat_map(|word| u16::try_from(word % 0x4100 | (word & 1) << 15).unwrap().to_le_bytes()).collect()
+    words.iter().flat_map(|word| u16::try_from((word % 0x4100) | ((word & 1) << 15)).unwrap().to_le_bytes()).collect()
 }
 
 /// Arrays `[rows, tokens, width]` that no step of which is dense: tokens and rows lie apart.

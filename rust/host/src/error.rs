@@ -41,7 +41,7 @@ pub enum Error {
     /// The KV store could not be opened, or could not do what was asked.
     #[error("{0}")]
     Store(Raised),
-    /// It is no KV policy, or one that the model cannot take.
+    /// It is no KV policy, one that the model cannot take, or one that asks for a calibration which is not there.
     #[error("{0}")]
     KvPolicy(Raised),
     /// A measurement could not be made.
@@ -197,7 +197,7 @@ impl Error {
                 "EngineClosedError" => Self::EngineClosed(raised),
                 "EngineError" => Self::Engine(raised),
                 "StoreError" => Self::Store(raised),
-                "KvPolicyError" => Self::KvPolicy(raised),
+                "KvPolicyError" | "KvProfileError" | "KvTextError" => Self::KvPolicy(raised),
                 "HarnessError" => Self::Harness(raised),
                 _ => continue,
             };
