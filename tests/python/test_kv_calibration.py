@@ -1,6 +1,7 @@
 """Calibration on a tiny model: what it measures, what it keeps, and what it refuses."""
 
 import json
+import re
 import shutil
 from pathlib import Path
 from typing import Any
@@ -87,8 +88,9 @@ def test_auto_is_never_worse_than_a_uniform_policy_that_fits(tiny_model: Path) -
     for share in (0.2, 0.3, 0.45):
         policy = chosen(share)["policy"]
         assert share_of(policy) <= share
-        fitting = [kl for text, kl in measured.items() if share_of(text) <= share]
-        assert measured[policy] == min(fitting)
+        names_layers = re.compile(r",\d+(-\d+)?:")
+        uniform = [kl for text, kl in measured.items() if share_of(text) <= share and not names_layers.search(text)]
+        assert measured[policy] <= min(uniform)
 
 
 def test_several_contexts_are_measured_as_one_text(loaded: LoadedModel) -> None:

@@ -170,6 +170,9 @@ def test_a_record_that_stays_bad_ends_the_search(tmp_path: Path) -> None:
             asked += 1
             return Bad()
 
+        def layouts(self) -> list[tuple[bytes, bytes]]:
+            return []
+
     class Nothing(PrefixCache):
         def _read(self, *_: object) -> int:
             return 0
