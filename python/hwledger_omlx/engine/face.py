@@ -1,5 +1,6 @@
 """What the faces of a session have in common: how they are opened, what they tell of it, and their end when dropped."""
 
+import os
 import weakref
 from collections.abc import Mapping
 from pathlib import Path
@@ -8,9 +9,10 @@ from typing import Any, TypedDict, Unpack
 from hwledger_omlx.cache.cache import Cache
 from hwledger_omlx.cache.settings import PagedCache
 from hwledger_omlx.engine.config import CacheKind, EngineConfig
+from hwledger_omlx.engine.exit import close_in_background
 from hwledger_omlx.engine.kv_policy import KvSetting
 from hwledger_omlx.engine.model_folder import ModelFolder
-from hwledger_omlx.engine.session import Session, close_in_background
+from hwledger_omlx.engine.session import Session
 from hwledger_omlx.fork.locate import Fork
 from hwledger_omlx.fork.verify import HookReport
 
@@ -31,7 +33,7 @@ class Face:
 
     def __init__(self, model: str | Path, **settings: Unpack[EngineSettings]) -> None:
         self._session = Session(EngineConfig(model=model, **settings))
-        weakref.finalize(self, close_in_background, self._session).atexit = False
+        weakref.finalize(self, close_in_background, self._session, os.getpid()).atexit = False
 
     @property
     def fork(self) -> Fork:

@@ -6,26 +6,27 @@ waits for a caller: events go to a `deliver` function on the loop's thread.
 """
 
 import asyncio
-import atexit
 import concurrent.futures
 import contextlib
 import logging
 import os
 import threading
-from collections.abc import Callable, Coroutine, Iterable, Sequence
+from collections.abc import Coroutine, Iterable, Sequence
 from pathlib import Path
 from typing import Any, TypeVar, cast
 
 from hwledger_omlx._native import KvPolicy
 from hwledger_omlx.cache.cache import Cache, Prompt
+from hwledger_omlx.engine import exit as process_exit
 from hwledger_omlx.engine import kv_policy, model_folder, progress, upstream
 from hwledger_omlx.engine.config import EngineConfig
-from hwledger_omlx.engine.events import Event, Message
-from hwledger_omlx.engine.generation import LoadedModel, RequestRun
+from hwledger_omlx.engine.events import Message
+from hwledger_omlx.engine.generation import LoadedModel
 from hwledger_omlx.engine.kv_cache import KvCache, folder_of, open_cache
 from hwledger_omlx.engine.kv_policy import KvSetting
 from hwledger_omlx.engine.model_folder import ModelFolder
 from hwledger_omlx.engine.request import GenerateRequest
+from hwledger_omlx.engine.running import Deliver, RunningRequests
 from hwledger_omlx.errors import (
     EngineClosedError,
     EngineError,
@@ -41,7 +42,6 @@ from hwledger_omlx.hooks.paged_cache.binding import attached
 __all__ = ["Deliver", "EngineConfig", "Session"]
 
 logger = logging.getLogger(__name__)
-Deliver = Callable[[Event | Exception], None]
 T = TypeVar("T")
 
 
@@ -51,7 +51,7 @@ class Session:
     def __init__(self, config: EngineConfig) -> None:
         self.config = config
         self._models: dict[str, LoadedModel] = {}
-        self._running: dict[str, asyncio.Task[None]] = {}
+        self._running: RunningRequests | None = None
         self._calls: set[concurrent.futures.Future[Any]] = set()
         self._default_model = ""
         self._kv_policy = config.kv_policy
@@ -64,7 +64,6 @@ class Session:
         self._loading: asyncio.Lock | None = None
         self._fork: LoadedFork | None = None
         self._pool: Any = None
-        self._slots: asyncio.Semaphore | None = None
         self._loop: asyncio.AbstractEventLoop | None = None
         self._thread: threading.Thread | None = None
 
@@ -120,19 +119,18 @@ class Session:
                 with self._lifecycle:
                     if not loop.is_closed():
                         loop.close()
-                _open_sessions.discard(self)
+                process_exit.is_closed(self)
 
     def _start_loop(self) -> None:
-        _end_well_at_exit()
         loop = asyncio.new_event_loop()
         self._thread = threading.Thread(target=loop.run_forever, name="hwledger-engine", daemon=True)
         self._thread.start()
         self._loop = loop
-        _open_sessions.add(self)
+        process_exit.close_at_exit(self)
 
     async def _open_pool(self) -> None:
         limit = self.config.max_concurrent_requests
-        self._slots = asyncio.Semaphore(limit)
+        self._running = RunningRequests(limit)
         self._loading = asyncio.Lock()
         self._pool = upstream.open_pool(
             fork_cache_dir=self.cache_dir if self.config.cache == "fork" else None,
@@ -141,10 +139,8 @@ class Session:
         )
 
     async def _shut_down(self) -> None:
-        tasks = list(self._running.values())
-        for task in tasks:
-            task.cancel()
-        await asyncio.gather(*tasks, return_exceptions=True)
+        if self._running is not None:
+            await self._running.end_all()
         try:
             for model in self._models.values():
                 await upstream.unload_model(self._pool, model.placed)
@@ -253,10 +249,7 @@ class Session:
                 raise ModelError("unload takes the id of a loaded model")
             model = self._model(model_id, ModelError)
             del self._models[model_id]
-            tasks = [task for name, task in self._running.items() if task.get_name() == f"{model_id}/{name}"]
-            for task in tasks:
-                task.cancel()
-            await asyncio.gather(*tasks, return_exceptions=True)
+            await self._requests.end_all(model_id)
             await upstream.unload_model(self._pool, model.placed)
             await asyncio.to_thread(self._opened_cache.flush)
 
@@ -331,7 +324,7 @@ class Session:
         """Ends a request; its stream closes with finish reason `cancelled`. False where none of that id runs."""
 
         async def end() -> bool:
-            return self._end(request_id)
+            return self._requests.end(request_id)
 
         return self._on_loop(end())
 
@@ -341,50 +334,21 @@ class Session:
         Does not wait, so a finalizer may call it on any thread, the engine's own included.
         """
         with self._lifecycle, contextlib.suppress(EngineError):
-            self._open_loop().call_soon_threadsafe(self._end, request_id)
-
-    def _end(self, request_id: str) -> bool:
-        task = self._running.get(request_id)
-        return task is not None and not task.cancelling() and task.cancel()
+            self._open_loop().call_soon_threadsafe(self._requests.end, request_id)
 
     def _begin(self, request: GenerateRequest, deliver: Deliver) -> None:
         try:
             if self._closed:
                 raise EngineClosedError("the engine was closed before it took the request")
-            running = self._running.get(request.request_id)
-            if running is not None and not running.cancelling():
-                raise RequestError(f"a request with id {request.request_id!r} is running; give another id or none")
-            model = self._model(request.model, RequestError)
+            self._requests.begin(self._model(request.model, RequestError), request, deliver)
         except Error as error:
             deliver(error)
-            return
-        name = f"{model.folder.model_id}/{request.request_id}"
-        task = asyncio.get_running_loop().create_task(self._work(model, request, deliver), name=name)
-        self._running[request.request_id] = task
 
-    async def _work(self, model: LoadedModel, request: GenerateRequest, deliver: Deliver) -> None:
-        run = RequestRun(model, request, deliver)
-        try:
-            # The fork refuses what exceeds its waiting queue; ours waits here and loses nothing.
-            async with self._slot():
-                await run.run()
-        except asyncio.CancelledError:
-            run.give_up()
-        except Error as error:
-            deliver(error)
-        except Exception as error:
-            logger.debug("request %s failed", request.request_id, exc_info=True)
-            failure = EngineError(f"request {request.request_id} failed in the fork: {type(error).__name__}: {error}")
-            failure.__cause__ = error
-            deliver(failure)
-        finally:
-            if self._running.get(request.request_id) is asyncio.current_task():
-                del self._running[request.request_id]
-
-    def _slot(self) -> asyncio.Semaphore:
-        if self._slots is None:
+    @property
+    def _requests(self) -> RunningRequests:
+        if self._running is None:
             raise EngineError("the engine was not started")
-        return self._slots
+        return self._running
 
     # -- the loop -----------------------------------------------------------------------------------------------
 
@@ -412,36 +376,3 @@ class Session:
             return call.result()
         except concurrent.futures.CancelledError as error:
             raise EngineClosedError("the engine was closed meanwhile") from error
-
-
-_open_sessions: set[Session] = set()
-_exit_hooked_in: set[int] = set()
-
-
-def close_in_background(session: Session) -> None:
-    """Closes a session that its owner dropped. Does not wait: a finalizer may run on any thread, the engine's too."""
-    if os.getpid() == session._pid:
-        threading.Thread(target=session.close, name="hwledger-close").start()
-
-
-def _end_well_at_exit() -> None:
-    """Has the interpreter's end close forgotten engines and release MLX's streams, while their threads still run."""
-    if os.getpid() in _exit_hooked_in:
-        return
-    _exit_hooked_in.add(os.getpid())
-    # concurrent.futures ends its threads from threading's own exit hooks, which run before atexit's, last one first;
-    # only a hook of that kind, registered later, comes in time. asyncio and concurrent.futures rely on it too.
-    register = getattr(threading, "_register_atexit", atexit.register)
-    register(_end_well, os.getpid())
-
-
-def _end_well(pid: int) -> None:
-    # A forked child inherits the hook without the threads that it would wait for.
-    if os.getpid() != pid:
-        return
-    for session in list(_open_sessions):
-        try:
-            session.close()
-        except Exception:
-            logger.exception("an engine did not close")
-    upstream.release_streams()
