@@ -6,12 +6,10 @@ from typing import Any
 from mlx_lm.models.cache import make_prompt_cache
 
 from hwledger_omlx.hooks.kv_quant.rebinding import attend_through_ours
-from hwledger_omlx.hooks.layer_caches.building import build
+from hwledger_omlx.hooks.layer_caches.building import build, reserve_for
 from hwledger_omlx.hooks.layer_caches.dial import dial_of
 
 Wrapped = Callable[..., Any]
-
-_RESERVE_STEP_TOKENS = 256
 
 
 def init(wrapped: Wrapped, instance: Any, args: Sequence[Any], kwargs: Mapping[str, Any]) -> None:
@@ -33,16 +31,16 @@ def begin_prefill(wrapped: Wrapped, instance: Any, args: Sequence[Any], kwargs: 
 def _external_prefill(
     wrapped: Wrapped, scheduler: Any, request: Any, tokens: list[int], existing_cache: Any, vlm_embeds: Any = None
 ) -> Any:
-    return wrapped(request, tokens, _caches(scheduler, tokens, existing_cache), vlm_embeds=vlm_embeds)
+    return wrapped(request, tokens, _caches(scheduler, request, tokens, existing_cache), vlm_embeds=vlm_embeds)
 
 
 def _begin_prefill(wrapped: Wrapped, scheduler: Any, request: Any, tokens: list[int], existing_cache: Any) -> Any:
-    return wrapped(request, tokens, _caches(scheduler, tokens, existing_cache))
+    return wrapped(request, tokens, _caches(scheduler, request, tokens, existing_cache))
 
 
-def _caches(scheduler: Any, tokens: Sequence[int], existing: Any) -> Any:
+def _caches(scheduler: Any, request: Any, tokens: Sequence[int], existing: Any) -> Any:
     # The fork's own cache knows its own classes only.
     if existing is not None or scheduler.block_aware_cache is not None:
         return existing
-    reserve_tokens = -(-(len(tokens) + len(tokens) // 4) // _RESERVE_STEP_TOKENS) * _RESERVE_STEP_TOKENS
+    reserve_tokens = reserve_for(len(tokens), int(request.sampling_params.max_tokens))
     return build(dial_of(scheduler), make_prompt_cache(scheduler.model), reserve_tokens)

@@ -11,6 +11,15 @@ from hwledger_omlx.hooks.layer_caches.held import HeldTokens
 from hwledger_omlx.hooks.layer_caches.live import LiveKVCache
 from hwledger_omlx.hooks.layer_caches.quantized import QuantizedKVCache
 
+_RESERVE_STEP_TOKENS = 256
+_ANSWER_TOKENS_AT_LEAST, _ANSWER_SHARE_OF_PROMPT = 1024, 4
+
+
+def reserve_for(prompt_tokens: int, max_tokens: int) -> int:
+    """Tokens to allocate for a prompt and as much of its answer as is likely."""
+    answer_tokens = min(max_tokens, max(_ANSWER_TOKENS_AT_LEAST, prompt_tokens // _ANSWER_SHARE_OF_PROMPT))
+    return -(-(prompt_tokens + answer_tokens) // _RESERVE_STEP_TOKENS) * _RESERVE_STEP_TOKENS
+
 
 def build(dial: Dial, empty: Sequence[Any], reserve_tokens: int = 0) -> list[Any]:
     """The same layers, with a cache of ours in the place of each empty `KVCache`.

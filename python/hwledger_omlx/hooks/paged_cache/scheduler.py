@@ -21,6 +21,7 @@ import mlx.core as mx
 from mlx_lm.models.cache import make_prompt_cache
 
 from hwledger_omlx._native import fingerprint_folder, namespace_digest
+from hwledger_omlx.hooks.layer_caches.building import reserve_for
 from hwledger_omlx.hooks.layer_caches.dial import dial_of
 from hwledger_omlx.hooks.paged_cache import binding, boundaries, leaves
 from hwledger_omlx.hooks.paged_cache.binding import Binding
@@ -33,7 +34,6 @@ FORMAT = "hwledger-kv-2"
 
 _PREFIX = "_hwledger_prefix"
 _PIECE = "_hwledger_piece"
-_RESERVE_STEP_TOKENS = 256
 _ABORTED = "_PrefillAbortedError"
 """Upstream's exception where a prefill is given up between two steps."""
 
@@ -160,12 +160,11 @@ def _is_whole(request: Any, tokens: Sequence[int], existing_cache: Any) -> bool:
 
 
 def _open(cache: PrefixCache, scheduler: Any, request: Any, tokens: Sequence[int]) -> Prefix:
-    answer_tokens = min(int(request.sampling_params.max_tokens), max(1024, len(tokens) // 4))
     prefix = cache.open(
         boundaries.identity_tokens(tokens, _images(request)),
         tenant=binding.tenant_of(request.request_id),
         dial=dial_of(scheduler),
-        reserve_tokens=-(-(len(tokens) + answer_tokens) // _RESERVE_STEP_TOKENS) * _RESERVE_STEP_TOKENS,
+        reserve_tokens=reserve_for(len(tokens), int(request.sampling_params.max_tokens)),
     )
     setattr(request, _PREFIX, prefix)
     request.cached_tokens = prefix.restored_tokens
