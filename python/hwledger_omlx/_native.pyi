@@ -37,6 +37,7 @@ __all__ = [
     "StoreWriteError",
     "__version__",
     "fingerprint_folder",
+    "kv_format_serves",
     "lock_manifest",
     "namespace_digest",
     "parse_series",
@@ -271,8 +272,8 @@ class Store:
     def info(self) -> str:
         """Its folder, usage and namespaces, as JSON; `hwledger_omlx.cache.StoreInfo` types it."""
 
-    def layouts(self) -> list[tuple[bytes, bytes]]:
-        """Each namespace that something is stored in, with the description of its layout."""
+    def layouts(self, label: str) -> list[tuple[bytes, bytes]]:
+        """Each namespace of that label that something is stored in, with the description of its layout."""
 
     def pin(self, namespace: bytes, tokens: _TokenIds) -> int:
         """Keeps the longest stored prefix of `tokens` from eviction. Returns its length in tokens."""
@@ -492,6 +493,15 @@ class Saved:
 
     def __eq__(self, other: object, /) -> bool: ...
     def __ne__(self, other: object, /) -> bool: ...
+
+def kv_format_serves(held: str, wanted: str) -> bool:
+    """Whether numbers that were held in one format lose nothing more that matters by being held in another.
+
+    The formats are named as `KvPolicy.resolve` does. One that lost nothing serves all; else the scheme must be one.
+
+    Raises:
+        KvPolicyError: there is no such format.
+    """
 
 def fingerprint_folder(
     folder: str | PathLike[str],

@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 
+import hwledger_omlx as hw
 from hwledger_omlx.fork.locate import Fork, locate
 
 os.environ["HF_HUB_OFFLINE"] = "1"
@@ -32,6 +33,20 @@ def tiny_model(tmp_path_factory: pytest.TempPathFactory) -> Path:
     from hwledger_omlx.fork import probe_model
 
     return probe_model.write(tmp_path_factory.mktemp("models") / "tiny")
+
+
+@pytest.fixture(scope="module")
+def plain(tiny_model: Path) -> Iterator[hw.Engine]:
+    """An engine without a cache."""
+    with hw.Engine(tiny_model, cache=None) as engine:
+        yield engine
+
+
+@pytest.fixture
+def engine(tiny_model: Path, tmp_path: Path) -> Iterator[hw.Engine]:
+    """An engine with a cache of its own."""
+    with hw.Engine(tiny_model, cache_dir=tmp_path / "kv") as opened:
+        yield opened
 
 
 @pytest.fixture(params=["0.5.0", "0.6.0", "installed"])

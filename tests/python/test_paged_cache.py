@@ -14,7 +14,6 @@ import subprocess
 import sys
 import threading
 import weakref
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -29,18 +28,6 @@ def prose(seed: int, length: int) -> str:
 
 PROMPT = prose(1, 1591)
 EDITED = PROMPT[:1113] + ("x" if PROMPT[1113] != "x" else "y") + PROMPT[1114:]
-
-
-@pytest.fixture(scope="module")
-def plain(tiny_model: Path) -> Iterator[hw.Engine]:
-    with hw.Engine(tiny_model, cache=None) as engine:
-        yield engine
-
-
-@pytest.fixture
-def engine(tiny_model: Path, tmp_path: Path) -> Iterator[hw.Engine]:
-    with hw.Engine(tiny_model, cache_dir=tmp_path / "kv") as opened:
-        yield opened
 
 
 def ask(engine: hw.Engine, prompt: str, max_tokens: int = 12, **fields: object) -> tuple[tuple[int, ...], int]:

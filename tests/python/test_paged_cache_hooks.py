@@ -7,7 +7,7 @@ import shutil
 import string
 import threading
 from array import array
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -23,18 +23,6 @@ from hwledger_omlx.hooks.paged_cache import parts, scheduler
 from hwledger_omlx.hooks.paged_cache.prefix_cache import Prefix, PrefixCache
 
 PROMPT = "".join(random.Random(7).choices(string.ascii_letters + " .,", k=700))
-
-
-@pytest.fixture(scope="module")
-def plain(tiny_model: Path) -> Iterator[hw.Engine]:
-    with hw.Engine(tiny_model, cache=None) as engine:
-        yield engine
-
-
-@pytest.fixture
-def engine(tiny_model: Path, tmp_path: Path) -> Iterator[hw.Engine]:
-    with hw.Engine(tiny_model, cache_dir=tmp_path / "kv") as opened:
-        yield opened
 
 
 def ask(engine: hw.Engine, prompt: str, max_tokens: int = 8, **fields: Any) -> hw.Generation:
@@ -170,7 +158,7 @@ def test_a_record_that_stays_bad_ends_the_search(tmp_path: Path) -> None:
             asked += 1
             return Bad()
 
-        def layouts(self) -> list[tuple[bytes, bytes]]:
+        def layouts(self, label: str) -> list[tuple[bytes, bytes]]:
             return []
 
     class Nothing(PrefixCache):

@@ -1,6 +1,6 @@
 //! The KV policy as Python sees it. Models, profiles and what comes of them are JSON, which Python types by itself.
 
-use hwledger_omlx_core::quant::policy::{Geometry, KvPolicy as Policy, PolicyError, Profile};
+use hwledger_omlx_core::quant::policy::{Format, Geometry, KvPolicy as Policy, PolicyError, Profile};
 use pyo3::prelude::*;
 
 use crate::entry::detached;
@@ -73,4 +73,10 @@ impl KvPolicy {
 
 fn read(geometry_json: &str, profile_json: Option<&str>) -> Result<(Geometry, Option<Profile>), PolicyError> {
     Ok((Geometry::from_json(geometry_json)?, profile_json.map(Profile::from_json).transpose()?))
+}
+
+/// Whether numbers that were held in one format lose nothing more that matters by being held in another.
+#[pyfunction]
+pub(crate) fn kv_format_serves(held: &str, wanted: &str) -> Result<bool, Raised> {
+    Ok(held.parse::<Format>()?.is_at_least_as_precise_as(wanted.parse()?))
 }

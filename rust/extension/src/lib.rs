@@ -36,7 +36,7 @@ pub mod native {
     #[pymodule_export]
     use super::identity::{fingerprint_folder, namespace_digest};
     #[pymodule_export]
-    use super::kv_policy::KvPolicy;
+    use super::kv_policy::{KvPolicy, kv_format_serves};
     #[pymodule_export]
     use super::layout::Layout;
     #[pymodule_export]

@@ -177,13 +177,13 @@ impl Store {
         detached(py, move || json::text(&store.info()))
     }
 
-    /// Each namespace with the description of its layout.
-    fn layouts<'py>(&self, py: Python<'py>) -> PyResult<Vec<(Bound<'py, PyBytes>, Bound<'py, PyBytes>)>> {
+    /// Each namespace of that label with the description of its layout.
+    fn layouts<'py>(&self, py: Python<'py>, label: &str) -> PyResult<Vec<(Bound<'py, PyBytes>, Bound<'py, PyBytes>)>> {
         let store = self.of_this_process()?;
         if self.open.is_closing() {
             return Ok(Vec::new());
         }
-        let layouts = detached(py, || Ok::<_, Raised>(store.layouts()))?;
+        let layouts = detached(py, || Ok::<_, Raised>(store.layouts(label)))?;
         let bytes = |bytes: &[u8]| PyBytes::new(py, bytes);
         Ok(layouts.iter().map(|(key, layout)| (bytes(&key.0), bytes(&layout.description))).collect())
     }

@@ -209,23 +209,6 @@ def parse(name: str) -> Format:
     raise ValueError(f"no format of running KV is called {name!r}")
 
 
-def is_as_precise(name: str, wanted: str) -> bool:
-    """Whether what was held at one format may be given as another: nothing is made up that was lost before.
-
-    Formats of different schemes lose different things, so only what lost nothing stands for all.
-    """
-    one, other = parse(name), parse(wanted)
-    if is_plain(one):
-        return True
-    if isinstance(one, Rotated) and isinstance(other, Rotated):
-        return one.bits >= other.bits
-    if isinstance(one, Affine) and isinstance(other, Affine):
-        return one.bits >= other.bits and one.group <= other.group
-    if isinstance(one, Channel) and isinstance(other, Channel):
-        return one.bits >= other.bits and one.group <= other.group
-    return False
-
-
 def spec_of(dense: Any) -> ArraySpec:
     """What `specs` and `decode` want to know of `[batch, heads, tokens, width]`."""
     return ArraySpec(tuple(dense.shape), dtype_name(dense.dtype))

@@ -13,6 +13,7 @@ from typing import Any, Literal
 
 import mlx.core as mx
 
+from hwledger_omlx._native import kv_format_serves
 from hwledger_omlx.hooks.layer_caches import formats
 from hwledger_omlx.hooks.layer_caches.arrays import ArraySpec, dtype_name, hollow
 from hwledger_omlx.hooks.layer_caches.dial import PLAIN, Dial, Path, Side
@@ -166,9 +167,7 @@ def _described_part(path: list[int], *before: Any) -> Part:
 def serves(described: Sequence[Part], dial: Dial) -> bool:
     """Whether what these parts hold may be restored into caches of a dial: nowhere is it less precise."""
     return all(
-        formats.is_as_precise(
-            part.live if part.live != PLAIN else part.codec, getattr(dial.of(part.path), part.side).live
-        )
+        kv_format_serves(part.live if part.live != PLAIN else part.codec, getattr(dial.of(part.path), part.side).live)
         for part in described
     )
 

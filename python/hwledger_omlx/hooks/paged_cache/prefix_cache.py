@@ -139,8 +139,10 @@ class PrefixCache:
     def _longest(self, namespace: bytes, label: str, tokens: "array[int]", tenant: str, dial: Dial) -> Match:
         """The longest stored prefix: of this policy, or of a more precise one that has much more of the prompt."""
         found = self.store.lookup(namespace, tokens, len(tokens) - 1, label=label)
-        for key, description in self.store.layouts():
-            if key == namespace or not self._is_ours(key, description, tenant) or found.restorable == len(tokens) - 1:
+        if found.restorable + _WORTH_TRANSCODING_TOKENS >= len(tokens):
+            return found
+        for key, description in self.store.layouts(label):
+            if key == namespace or not self._is_ours(key, description, tenant):
                 continue
             if not parts.serves(parts.described_by(description), dial):
                 continue

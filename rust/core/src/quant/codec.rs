@@ -59,39 +59,6 @@ pub struct Strides {
     pub token_bytes: usize,
 }
 
-/// Calls `$call` with the constant that `$bits` is.
-macro_rules! with_bits {
-    ($bits:expr, $name:ident => $call:expr) => {
-        match $bits {
-            2 => {
-                const $name: u32 = 2;
-                $call
-            }
-            3 => {
-                const $name: u32 = 3;
-                $call
-            }
-            4 => {
-                const $name: u32 = 4;
-                $call
-            }
-            5 => {
-                const $name: u32 = 5;
-                $call
-            }
-            6 => {
-                const $name: u32 = 6;
-                $call
-            }
-            8 => {
-                const $name: u32 = 8;
-                $call
-            }
-            _ => unreachable!("`Codec::new` let other bits through"),
-        }
-    };
-}
-
 /// Calls `$call` with the type that stands for `$element`.
 macro_rules! with_number {
     ($element:expr, $name:ident => $call:expr) => {
@@ -227,14 +194,14 @@ impl Codec {
         match self.scheme {
             Scheme::Affine { bits, group } => {
                 let shape = self.grouped(tokens, group);
-                with_bits!(bits, BITS => dispatch(affine::Encode::<E, BITS> { source, shape, into, element }));
+                with_bits!(bits, one of [2, 3, 4, 5, 6, 8], BITS => dispatch(affine::Encode::<E, BITS> { source, shape, into, element }));
             }
             Scheme::Rotated { .. } => {
                 dispatch(rotated::Encode::<E> { source, shape: self.rotated(tokens), into, element });
             }
             Scheme::Channel { bits, group } => {
                 let shape = self.grouped(tokens, group);
-                with_bits!(bits, BITS => dispatch(channel::Encode::<E, BITS> { source, shape, into, element }));
+                with_bits!(bits, one of [2, 3, 4, 5, 6, 8], BITS => dispatch(channel::Encode::<E, BITS> { source, shape, into, element }));
             }
             Scheme::Lossless => return lossless::encode(source, tokens, self.width as usize, E::BYTES, into),
         }
@@ -281,7 +248,7 @@ impl Codec {
         match self.scheme {
             Scheme::Affine { bits, group } => {
                 let shape = self.grouped(tokens, group);
-                with_bits!(bits, BITS => dispatch(affine::Decode::<E, BITS> { bytes, shape, wanted, target, element }));
+                with_bits!(bits, one of [2, 3, 4, 5, 6, 8], BITS => dispatch(affine::Decode::<E, BITS> { bytes, shape, wanted, target, element }));
             }
             Scheme::Rotated { .. } => {
                 let shape = self.rotated(tokens);
@@ -289,7 +256,7 @@ impl Codec {
             }
             Scheme::Channel { bits, group } => {
                 let shape = self.grouped(tokens, group);
-                with_bits!(bits, BITS => dispatch(channel::Decode::<E, BITS> { bytes, shape, wanted, target, element }));
+                with_bits!(bits, one of [2, 3, 4, 5, 6, 8], BITS => dispatch(channel::Decode::<E, BITS> { bytes, shape, wanted, target, element }));
             }
             Scheme::Lossless => {
                 return lossless::decode(bytes, tokens, wanted, self.width as usize, E::BYTES, target);

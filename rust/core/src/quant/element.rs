@@ -7,6 +7,7 @@ use super::simd::{LANES, Simd};
 
 /// The type of an array's numbers in memory.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
 pub enum Element {
     /// IEEE binary16.
     Float16,

@@ -7,6 +7,19 @@
 
 #![expect(clippy::inline_always, reason = "a kernel has the instruction set of what it is inlined into")]
 
+/// Calls `$call` with the constant that `$bits` is, one of those listed.
+macro_rules! with_bits {
+    ($bits:expr, one of [$($listed:literal),+], $name:ident => $call:expr) => {
+        match $bits {
+            $($listed => {
+                const $name: u32 = $listed;
+                $call
+            })+
+            _ => unreachable!("`Codec::new` let other bits through"),
+        }
+    };
+}
+
 mod affine;
 mod channel;
 mod codec;

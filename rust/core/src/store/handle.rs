@@ -264,10 +264,10 @@ impl Store {
         stats
     }
 
-    /// What the blocks of each namespace hold. Nothing in a fork.
+    /// What the blocks of each namespace of that label hold. Nothing in a fork.
     #[must_use]
-    pub fn layouts(&self) -> Vec<(NamespaceKey, Arc<Layout>)> {
-        if self.engine.is_own_process() { self.engine.catalog().index.layouts() } else { Vec::new() }
+    pub fn layouts(&self, label: &str) -> Vec<(NamespaceKey, Arc<Layout>)> {
+        if self.engine.is_own_process() { self.engine.catalog().index.layouts(label) } else { Vec::new() }
     }
 
     /// What the folder holds. Nothing in a fork.

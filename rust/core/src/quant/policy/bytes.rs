@@ -2,10 +2,11 @@
 
 use serde::Serialize;
 
-use super::format::{Element, Format, KeyValue, Part};
+use super::format::{Format, KeyValue, Part};
 use super::geometry::{Cache, Geometry, Kv, Vectors};
 use super::profile::Profile;
 use super::resolve::{CacheFormats, Resolved};
+use crate::quant::Element;
 
 /// Bytes of a model's caches at a number of tokens, layer by layer.
 #[derive(Clone, PartialEq, Eq, Debug)]

@@ -4,6 +4,8 @@ use std::fmt;
 
 use serde::{Deserialize, Serialize};
 
+use crate::quant::Element;
+
 /// Bits of a number that the packing of `mx.quantize` has.
 pub const AFFINE_BITS: [u8; 6] = [2, 3, 4, 5, 6, 8];
 
@@ -15,29 +17,6 @@ pub const DEFAULT_GROUP: u16 = 64;
 
 /// Bytes of the norm that a rotated vector keeps, an IEEE binary16.
 const NORM_BYTES: u64 = 2;
-
-/// The type of an array's numbers in memory.
-#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug, Serialize, Deserialize)]
-#[serde(rename_all = "lowercase")]
-pub enum Element {
-    /// IEEE binary16.
-    Float16,
-    /// The upper half of a binary32.
-    Bfloat16,
-    /// IEEE binary32.
-    Float32,
-}
-
-impl Element {
-    /// Bytes of one number.
-    #[must_use]
-    pub fn bytes(self) -> u64 {
-        match self {
-            Self::Float16 | Self::Bfloat16 => 2,
-            Self::Float32 => 4,
-        }
-    }
-}
 
 /// One of something for the keys, one for the values.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug, Default, Serialize, Deserialize)]
@@ -157,9 +136,9 @@ impl Format {
     #[must_use]
     pub fn run_bytes(self, tokens: u64, width: u32, element: Element) -> u64 {
         let width = u64::from(width);
-        let scale_and_bias = 2 * element.bytes();
+        let scale_and_bias = 2 * element.bytes() as u64;
         match self {
-            Self::Plain | Self::Lossless => tokens.saturating_mul(width * element.bytes()),
+            Self::Plain | Self::Lossless => tokens.saturating_mul(width * element.bytes() as u64),
             Self::Affine { bits, group } => {
                 let packed = (width * u64::from(bits)).div_ceil(8);
                 tokens.saturating_mul(packed + width.div_ceil(u64::from(group)) * scale_and_bias)

@@ -4,8 +4,9 @@
 use serde::{Deserialize, Serialize};
 
 use super::error::PolicyError;
-use super::format::{Element, KeyValue, Part};
+use super::format::{KeyValue, Part};
 use super::layers::LAYERS_AT_MOST;
+use crate::quant::Element;
 
 /// Most heads, and most numbers of a vector: far above any model, so that no size overflows.
 const AT_MOST: u32 = 1 << 20;

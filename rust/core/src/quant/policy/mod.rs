@@ -69,7 +69,7 @@ pub use budget::{Budget, Share};
 pub use bytes::{LayerBytes, LayerPlan, Plan};
 pub use dial::{Base, Dial, Override};
 pub use error::PolicyError;
-pub use format::{AFFINE_BITS, DEFAULT_GROUP, Element, Format, FormatSpec, GROUPS, KeyValue, Part};
+pub use format::{AFFINE_BITS, DEFAULT_GROUP, Format, FormatSpec, GROUPS, KeyValue, Part};
 pub use geometry::{Cache, Geometry, Kv, Layer, Vectors};
 pub use layers::LayerRange;
 pub use problem::Problem;
@@ -153,5 +153,14 @@ impl FromStr for KvPolicy {
 
     fn from_str(text: &str) -> Result<Self, PolicyError> {
         Self::parse(text)
+    }
+}
+
+impl FromStr for Format {
+    type Err = PolicyError;
+
+    /// Reads what its text says, as a resolved policy has it.
+    fn from_str(name: &str) -> Result<Self, PolicyError> {
+        text::format(name)
     }
 }

@@ -76,26 +76,6 @@ impl KvPolicy {
     }
 }
 
-impl Resolved {
-    /// Whether what is at rest under this policy loses nothing more that matters by being changed into the formats at rest
-    /// of `other`: each part of each cache is at least as precise. Then it need not be computed again.
-    #[must_use]
-    pub fn is_at_least_as_precise_as(&self, other: &Self) -> bool {
-        let alike = |one: &Option<CacheFormats>, other: &Option<CacheFormats>| match (one, other) {
-            (None, None) => true,
-            (Some(one), Some(other)) => {
-                Part::ALL.iter().all(|part| one.rest.get(*part).is_at_least_as_precise_as(*other.rest.get(*part)))
-            }
-            _ => false,
-        };
-        self.layers.len() == other.layers.len()
-            && self.layers.iter().zip(&other.layers).all(|(one, other)| {
-                one.caches.len() == other.caches.len()
-                    && one.caches.iter().zip(&other.caches).all(|(one, other)| alike(one, other))
-            })
-    }
-}
-
 /// Whether the layers that a dial names are there and have keys and values.
 fn check_layers(dial: &Dial, geometry: &Geometry) -> Result<(), PolicyError> {
     for each in dial.overrides() {

@@ -54,46 +54,6 @@ impl Shape {
     }
 }
 
-/// Calls `$call` with the constant that `$bits`, 1 to 8, is.
-macro_rules! with_bits {
-    ($bits:expr, $name:ident => $call:expr) => {
-        match $bits {
-            1 => {
-                const $name: u32 = 1;
-                $call
-            }
-            2 => {
-                const $name: u32 = 2;
-                $call
-            }
-            3 => {
-                const $name: u32 = 3;
-                $call
-            }
-            4 => {
-                const $name: u32 = 4;
-                $call
-            }
-            5 => {
-                const $name: u32 = 5;
-                $call
-            }
-            6 => {
-                const $name: u32 = 6;
-                $call
-            }
-            7 => {
-                const $name: u32 = 7;
-                $call
-            }
-            _ => {
-                const $name: u32 = 8;
-                $call
-            }
-        }
-    };
-}
-
 /// Writes a run.
 pub(super) struct Encode<'a, E> {
     pub(super) source: Source,
@@ -126,8 +86,8 @@ impl<E: Number> Kernel for Encode<'_, E> {
             let unit = if size > 0.0 { 1.0 / (size * (block as f32).sqrt()) } else { 0.0 };
             let (first, second) = numbers.split_at(block / 2);
             let (first_codes, second_codes) = codes.split_at_mut(half_bytes);
-            with_bits!(bits[0], BITS => code::<S, BITS>(simd, first, unit, books[0], first_codes));
-            with_bits!(bits[1], BITS => code::<S, BITS>(simd, second, unit, books[1], second_codes));
+            with_bits!(bits[0], one of [1, 2, 3, 4, 5, 6, 7, 8], BITS => code::<S, BITS>(simd, first, unit, books[0], first_codes));
+            with_bits!(bits[1], one of [1, 2, 3, 4, 5, 6, 7, 8], BITS => code::<S, BITS>(simd, second, unit, books[1], second_codes));
         }
     }
 }
@@ -211,8 +171,8 @@ impl<E: Number> Kernel for Decode<'_, E> {
                 for ((to, codes), size) in blocks.zip(codes).zip(sizes) {
                     let (first, second) = numbers.split_at_mut(block / 2);
                     let (first_codes, second_codes) = codes.split_at(half_bytes);
-                    with_bits!(bits[0], BITS => decode::<S, BITS>(simd, first_codes, books[0], first));
-                    with_bits!(bits[1], BITS => decode::<S, BITS>(simd, second_codes, books[1], second));
+                    with_bits!(bits[0], one of [1, 2, 3, 4, 5, 6, 7, 8], BITS => decode::<S, BITS>(simd, first_codes, books[0], first));
+                    with_bits!(bits[1], one of [1, 2, 3, 4, 5, 6, 7, 8], BITS => decode::<S, BITS>(simd, second_codes, books[1], second));
                     hadamard(simd, numbers);
                     store::<S, E>(simd, numbers, E::get(size) / (block as f32).sqrt(), to);
                 }

@@ -119,10 +119,11 @@ impl Index {
         self.namespaces.get(self.namespaces.find(key)?).map(|namespace| Arc::clone(&namespace.layout))
     }
 
-    /// What the blocks of each namespace hold.
+    /// What the blocks of each namespace of that label hold.
     #[must_use]
-    pub fn layouts(&self) -> Vec<(NamespaceKey, Arc<Layout>)> {
-        self.namespaces.iter().map(|(_, namespace)| (namespace.key, Arc::clone(&namespace.layout))).collect()
+    pub fn layouts(&self, label: &str) -> Vec<(NamespaceKey, Arc<Layout>)> {
+        let labelled = self.namespaces.iter().filter(|(_, namespace)| namespace.label == label);
+        labelled.map(|(_, namespace)| (namespace.key, Arc::clone(&namespace.layout))).collect()
     }
 
     /// All namespaces with what they take.

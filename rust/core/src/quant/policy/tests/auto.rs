@@ -19,7 +19,7 @@ const FORMATS: [Format; 9] = [
 ];
 
 fn bits(format: Format) -> f64 {
-    format.bits_per_number(128, super::super::Element::Bfloat16)
+    format.bits_per_number(128, crate::quant::Element::Bfloat16)
 }
 
 /// Keys suffer more than values, and the first layers more than the last.

@@ -2,7 +2,9 @@
 
 use proptest::prelude::*;
 
-use super::super::{Cache, Element, Format, Geometry, KeyValue, Kv, KvPolicy, Vectors};
+use crate::quant::Element;
+
+use super::super::{Cache, Format, Geometry, KeyValue, Kv, KvPolicy, Vectors};
 use super::{kv, model, parsed, plain_model, policy_text};
 
 fn live(text: &str, geometry: &Geometry, tokens: u64) -> u64 {

@@ -14,8 +14,10 @@ use proptest::option;
 use proptest::prelude::*;
 use proptest::sample::select;
 
+use crate::quant::Element;
+
 use super::{
-    AFFINE_BITS, Cache, Element, Format, GROUPS, Geometry, KeyValue, Kv, KvPolicy, Layer, Measured, MeasuredFormats,
+    AFFINE_BITS, Cache, Format, GROUPS, Geometry, KeyValue, Kv, KvPolicy, Layer, Measured, MeasuredFormats,
     PROFILE_VERSION, Part, Profile, Vectors,
 };
 
