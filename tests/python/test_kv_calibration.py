@@ -66,6 +66,9 @@ def test_the_sensitive_layer_ranks_first(deaf_first_layer: Path) -> None:
     # Then policies as wholes: the uniform ones, and what the solver makes of budgets between them.
     assert [done for _, done, _ in seen[steps:]] == list(range(len(found.wholes)))
     texts = [whole.policy for whole in found.wholes]
+    for whole in found.wholes:  # 9 tokens each, 4 at the end
+        assert len(whole.kl_of_pieces) == 15
+        assert whole.kl == pytest.approx(np.average(whole.kl_of_pieces, weights=[9] * 14 + [4]))
     assert len(set(texts)) == len(texts)
     for uniform in ("8,group=32", "4,group=32", "rotated-2"):
         assert str(hw.KvPolicy.parse(uniform)) in texts

@@ -4,7 +4,7 @@ The file is what `KvPolicy.resolve` reads for `auto`; its layout is that of `rus
 """
 
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Self
@@ -52,6 +52,8 @@ class Whole:
     """Its text, with every format written out."""
     kl: float
     """As `Measured.kl`, measured and nothing else."""
+    kl_of_pieces: tuple[float, ...] = ()
+    """The same of each piece of the text, which shows whether it is of a few tokens or of all."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -92,7 +94,7 @@ class Profile:
             version = said["version"]
             if version == VERSION:
                 layers = tuple(None if layer is None else LayerProfile(**_parts(layer)) for layer in said["layers"])
-                wholes = tuple(Whole(**whole) for whole in said.get("wholes", ()))
+                wholes = tuple(_whole(**whole) for whole in said.get("wholes", ()))
                 return cls(said["model"], said["text"], said["tokens"], layers, wholes)
         except (ValueError, KeyError, TypeError, AttributeError) as error:
             raise KvProfileError(f"that is no KV profile: {error}") from error
@@ -154,6 +156,10 @@ def text_of(model: str, name: str) -> str:
         ) from None
     except (OSError, UnicodeDecodeError) as error:
         raise KvProfileError(f"the KV profile of {name} cannot be read: {error}") from error
+
+
+def _whole(policy: str, kl: float, kl_of_pieces: Sequence[float] = ()) -> Whole:
+    return Whole(policy, kl, tuple(kl_of_pieces))
 
 
 def _parts(layer: Any) -> dict[str, Formats]:

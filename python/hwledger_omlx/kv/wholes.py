@@ -18,6 +18,9 @@ from hwledger_omlx.kv.profile import Profile, Whole
 
 _SHARES = tuple(percent / 100 for percent in (14, 16, 18, 20, 22, 24, 26, 28.2, 30, 32, 35, 38, 42, 47, 54, 65))
 
+PIECES = 16
+"""In which the text is compared, at least: enough to tell what holds nearly everywhere from what happens once."""
+
 OnStep = Callable[[str, int, int], None]
 
 
@@ -48,6 +51,7 @@ def measured(
     texts = policies(profile, geometry)
     dials = [Dial.parse(KvPolicy.parse(text).resolve(geometry.text), geometry.paths) for text in texts]
     seen: list[list[probes.Divergence]] = [[] for _ in dials]
+    piece_tokens = -(-sum(map(len, windows)) // PIECES)
     steps = len(windows) * len(dials)
     for number, ids in enumerate(windows):
         reference = loaded.logits(ids, loaded.caches(Dial(), len(ids)), chunk_tokens)
@@ -55,8 +59,11 @@ def measured(
             if on_step is not None:
                 on_step(texts[place], number * len(dials) + place, steps)
             logits = loaded.logits(ids, loaded.caches(dial, len(ids)), chunk_tokens)
-            seen[place].append(probes.compare(reference, logits))
-    wholes = (Whole(text, probes.combined(each).mean_kl) for text, each in zip(texts, seen, strict=True))
+            seen[place] += probes.compared_in_pieces(reference, logits, piece_tokens)
+    wholes = (
+        Whole(text, probes.combined(each).mean_kl, tuple(piece.mean_kl for piece in each))
+        for text, each in zip(texts, seen, strict=True)
+    )
     return replace(profile, wholes=tuple(wholes))
 
 

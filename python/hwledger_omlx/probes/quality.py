@@ -103,6 +103,15 @@ def compare(reference: ArrayLike, other: ArrayLike) -> Divergence:
     )
 
 
+def compared_in_pieces(reference: ArrayLike, other: ArrayLike, piece_tokens: int) -> list[Divergence]:
+    """The divergence of each run of `piece_tokens` positions, the last one maybe shorter; else as `compare`."""
+    reference, other = np.asarray(reference), np.asarray(other)
+    return [
+        compare(reference[start : start + piece_tokens], other[start : start + piece_tokens])
+        for start in range(0, len(reference), piece_tokens)
+    ]
+
+
 _POSITIONS = 128
 """Compared at a time: with 150,000 tokens in a vocabulary, a thousand would take gigabytes in float64."""
 

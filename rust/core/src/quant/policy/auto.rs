@@ -13,17 +13,12 @@ use super::error::PolicyError;
 use super::format::{Format, FormatSpec, KeyValue, Part};
 use super::geometry::{Cache, Geometry, Layer};
 use super::layers::LayerRange;
-use super::profile::Profile;
+use super::profile::{Profile, Whole};
 use super::resolve::{formats_of, settle};
 use super::solver::{Choice, TooSmall, solve};
 
 /// Tokens that a share is taken of: every group divides them, so that the share is the same at any larger number.
 const SHARE_TOKENS: u64 = 256;
-
-/// How much less harm layers with formats of their own must have been measured to do. A mean KL of thousands of tokens is
-/// that of a few among them: on another text of the shipped model, a policy that was better on the first had 2.3 times the
-/// KL of the uniform one.
-const CLEARLY_BETTER: f64 = 0.5;
 
 /// Digits of the smallest share that an error tells.
 const SHARE_DIGITS: f64 = 1e4;
@@ -260,22 +255,30 @@ impl<'a> Auto<'a> {
 
     /// The policy of least harm among those that fit and were measured as wholes, which is more than a sum can tell.
     ///
-    /// One with formats of their own for some layers must be [`CLEARLY_BETTER`] than the best without.
+    /// One with formats of their own for some layers must be surely better than the best without.
     fn best_whole(&self, slots: &[Slot], bytes: u64) -> Option<Vec<usize>> {
-        if self.profile.wholes.is_empty() {
-            return None;
-        }
-        let measured = self.profile.wholes.iter().filter_map(|whole| {
-            let penalty = if whole.policy.live().overrides().is_empty() { 1.0 } else { 1.0 / CLEARLY_BETTER };
-            Some((whole.kl * penalty, indices_of(slots, whole.policy.live())?))
-        });
-        // Plain loses nothing, and what is asked for comes first everywhere.
-        let plain = (0.0, vec![0; slots.len()]);
-        let fitting = measured.chain([plain]).filter_map(|(harm, chosen)| {
+        let mut fitting = Vec::new();
+        for whole in &self.profile.wholes {
+            let Some(chosen) = indices_of(slots, whole.policy.live()) else { continue };
             let taken: u64 = slots.iter().zip(&chosen).map(|(slot, index)| slot.choices[*index].bytes).sum();
-            (taken <= bytes).then_some((harm, taken, chosen))
-        });
-        fitting.min_by(|one, other| one.0.total_cmp(&other.0).then(one.1.cmp(&other.1))).map(|(_, _, chosen)| chosen)
+            if taken <= bytes {
+                fitting.push((whole, taken, chosen));
+            }
+        }
+        let plain_bytes: u64 = slots.iter().map(|slot| slot.choices[0].bytes).sum();
+        if !self.profile.wholes.is_empty() && plain_bytes <= bytes {
+            // Plain loses nothing, and what is asked for comes first everywhere.
+            return Some(vec![0; slots.len()]);
+        }
+        let least = |found: Vec<(&'a Whole, u64, Vec<usize>)>| {
+            found.into_iter().min_by(|one, other| one.0.kl.total_cmp(&other.0.kl).then(one.1.cmp(&other.1)))
+        };
+        let (uniform, layered): (Vec<_>, Vec<_>) =
+            fitting.into_iter().partition(|(whole, ..)| whole.policy.live().overrides().is_empty());
+        let uniform = least(uniform);
+        let surely = |whole: &Whole| uniform.as_ref().is_none_or(|(best, ..)| whole.is_surely_better_than(best));
+        let layered = least(layered.into_iter().filter(|(whole, ..)| surely(whole)).collect());
+        layered.or(uniform).map(|(_, _, chosen)| chosen)
     }
 
     #[expect(clippy::cast_precision_loss, reason = "rounded to four digits")]

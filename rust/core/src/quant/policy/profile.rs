@@ -34,7 +34,34 @@ pub struct Whole {
     pub policy: KvPolicy,
     /// As [`Measured::kl`].
     pub kl: f64,
+    /// The same of each piece of the text, which all policies have in common. Empty where they were not kept apart.
+    #[serde(default)]
+    pub kl_of_pieces: Vec<f64>,
 }
+
+impl Whole {
+    /// Whether there is little doubt that this one would do less harm than `other` on any text: the mean is
+    /// [`CLEARLY_BETTER`], and so is nearly every piece.
+    ///
+    /// A mean KL of thousands of tokens is that of a few among them. On another text of the shipped model, a policy that
+    /// was better by its mean on the first had 2.3 times the KL of the uniform one, and one of less than half the mean
+    /// 1.3 times. Better in 14 of 16 pieces comes by chance 2 times in 1,000 (sign test).
+    #[must_use]
+    pub fn is_surely_better_than(&self, other: &Self) -> bool {
+        let pairs = self.kl_of_pieces.iter().zip(&other.kl_of_pieces);
+        let better = pairs.filter(|(this, other)| this < other).count();
+        self.kl < other.kl * CLEARLY_BETTER
+            && self.kl_of_pieces.len() == other.kl_of_pieces.len()
+            && better >= FEWEST_BETTER_PIECES
+            && better * MOST_PIECES_TO_ONE_WORSE >= self.kl_of_pieces.len() * (MOST_PIECES_TO_ONE_WORSE - 1)
+    }
+}
+
+/// Share of the other's mean.
+const CLEARLY_BETTER: f64 = 0.5;
+const FEWEST_BETTER_PIECES: usize = 7;
+/// One piece in eight may be worse.
+const MOST_PIECES_TO_ONE_WORSE: usize = 8;
 
 /// The sensitivity of a model's layers, keys and values apart.
 #[derive(Clone, PartialEq, Debug, Serialize, Deserialize)]
@@ -121,8 +148,9 @@ impl Profile {
                 }
             }
         }
-        match self.wholes.iter().find(|whole| !(whole.kl.is_finite() && whole.kl >= 0.0)) {
-            Some(whole) => wrong(format!("policy `{}`: kl is 0 or above", whole.policy)),
+        let mut figures = self.wholes.iter().map(|whole| (whole, whole.kl_of_pieces.iter().chain([&whole.kl])));
+        match figures.find(|(_, found)| !found.clone().all(|kl| kl.is_finite() && *kl >= 0.0)) {
+            Some((whole, _)) => wrong(format!("policy `{}`: kl is 0 or above", whole.policy)),
             None => Ok(()),
         }
     }

@@ -58,7 +58,8 @@ fn a_share_is_kept_and_spent_where_it_matters() {
 fn a_policy_that_was_measured_as_a_whole_is_believed_before_a_sum() {
     let geometry = plain_model(4);
     let mut measured = falling(&geometry);
-    let whole = |text: &str, kl: f64| Whole { policy: parsed(text), kl };
+    let pieced = |text: &str, kl: f64, kl_of_pieces| Whole { policy: parsed(text), kl, kl_of_pieces };
+    let whole = |text: &str, kl: f64| pieced(text, kl, vec![kl; 16]);
     measured.wholes = vec![
         whole("affine:8:64", 0.001),
         whole("affine:4:64", 0.05),
@@ -78,6 +79,15 @@ fn a_policy_that_was_measured_as_a_whole_is_believed_before_a_sum() {
     assert_eq!(found("auto:0.4", &measured), parsed("channel:4:32+affine:4:64").to_string());
     measured.wholes.push(whole("channel:4:32+affine:4:64,1:affine:8:64", 0.004));
     assert_eq!(found("auto:0.4", &measured), parsed("channel:4:32+affine:4:64,1:affine:8:64").to_string());
+    // What most of the text does not show is luck, however good the mean.
+    let mut lucky = vec![0.02; 3];
+    lucky.extend([0.0005; 13]);
+    measured.wholes.push(pieced("channel:4:32+affine:4:64,2:affine:8:64", 0.001, lucky.clone()));
+    measured.wholes.push(pieced("channel:4:32+affine:4:64,3:affine:8:64", 0.0005, Vec::new()));
+    assert_eq!(found("auto:0.4", &measured), parsed("channel:4:32+affine:4:64,1:affine:8:64").to_string());
+    lucky[0] = 0.0005;
+    measured.wholes.push(pieced("channel:4:32+affine:4:64,2:affine:8:64", 0.001, lucky));
+    assert_eq!(found("auto:0.4", &measured), parsed("channel:4:32+affine:4:64,2:affine:8:64").to_string());
     // Where none fits there is the sum still.
     assert!(share(&resolved("auto:0.2", &geometry, &measured), &geometry) <= 0.2);
     // What is asked for stays, whatever else is chosen.
