@@ -35,7 +35,8 @@ Request = dict[str, Any]
 
 @contextmanager
 def open_codecs(_: dict[str, Any]) -> Iterator[Callable[[Request], dict[str, float]]]:
-    """No options."""
+    """No options. MLX computes on the CPU here too: ours runs there, beside whatever a GPU does."""
+    mx.set_default_device(mx.cpu)
     with ThreadPoolExecutor(THREADS) as threads:
         try:
             yield lambda request: _answer(threads, request)

@@ -157,7 +157,8 @@ def _results(samples: Samples, tokens: int, *, peak_bar: Bar | None) -> list[Res
 def _notes(model: str, chunk_tokens: int, *, is_gpu: bool) -> list[str]:
     notes = [
         f"Decode: {model}; mlx-lm's model on our caches without a scheduler, prefill in chunks of {chunk_tokens:,}. "
-        "Memory is what MLX's active memory grows by; its prediction comes from the formats alone."
+        "Memory is what MLX's active memory grows by; its prediction comes from the formats and the allocator's pages "
+        "alone."
     ]
     if not is_gpu:
         notes.append(

@@ -15,8 +15,9 @@ import mlx.core as mx
 import numpy as np
 
 from hwledger_omlx.hooks.kv_quant import geometry
+from hwledger_omlx.hooks.layer_caches import formats
+from hwledger_omlx.hooks.layer_caches.arrays import ArraySpec, allocated_nbytes
 from hwledger_omlx.hooks.layer_caches.dial import CacheDial, Dial, Side
-from hwledger_omlx.kv.dial_view import view
 from hwledger_omlx.kv.prediction import LoadedModel, held_nbytes
 
 _WARM_TOKENS = 4
@@ -93,10 +94,18 @@ def _decode(model: Any, last: Any, caches: Sequence[Any], new_tokens: int) -> fl
 
 
 def _predicted(measured: geometry.Geometry, dial: Dial, tokens: int) -> int:
-    """By the formats' sizes alone, before anything is held."""
-    layers = []
-    for layer in measured.paths:
-        formats = [{"k": dial.of(path).keys.live, "v": dial.of(path).values.live} for path in layer]
-        layers.append({"caches": [{"live": each, "rest": each} for each in formats]})
-    resolved = {"policy": dial.policy, "first_tokens": 0, "recent_tokens": 0, "layers": layers}
-    return view("", json.dumps(resolved), measured.text, measured.paths, tokens=tokens).nbytes
+    """By the formats' sizes alone, and the allocator's pages, before anything is held."""
+    nbytes = 0
+    for layer, paths in zip(json.loads(measured.text)["layers"], measured.paths, strict=True):
+        for cache, path in zip(layer["caches"], paths, strict=True):
+            for side, held in (("k", dial.of(path).keys), ("v", dial.of(path).values)):
+                like = ArraySpec((1, cache[side]["heads"], 1, cache[side]["width"]), cache["element"])
+                nbytes += _held_bytes(formats.parse(held.live), like, tokens)
+    return nbytes
+
+
+def _held_bytes(form: formats.Format, like: ArraySpec, tokens: int) -> int:
+    tail_tokens = tokens % form.run_tokens
+    arrays = form.specs(like, -(-tokens // form.run_tokens) * form.run_tokens)
+    arrays += formats.PLAIN.specs(like, tail_tokens) if tail_tokens else []
+    return sum(allocated_nbytes(each.nbytes) for each in arrays)

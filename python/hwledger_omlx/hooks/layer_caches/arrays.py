@@ -34,6 +34,9 @@ _SAFETENSORS_NAMES = {
 }
 
 
+_GPU_PAGE_BYTES = 16384
+"""What MLX's allocators round up to: `page_size` in mlx/backend/cuda/allocator.cpp, `vm_page_size` on Metal."""
+
 _loading = threading.Lock()
 
 
@@ -50,6 +53,13 @@ def _never_while_loading(function: Callable[..., Any]) -> Callable[..., Any]:
 # load from a Python file needs the interpreter to end: two engines of one process would wait for each other for ever.
 for _name in ("clear_cache", "set_cache_limit"):
     setattr(mx, _name, _never_while_loading(getattr(mx, _name)))
+
+
+def allocated_nbytes(nbytes: int) -> int:
+    """What MLX takes from the device for an array of so many bytes, a page or more."""
+    if mx.default_device() == mx.Device(mx.cpu):
+        return nbytes
+    return -(-nbytes // _GPU_PAGE_BYTES) * _GPU_PAGE_BYTES
 
 
 @dataclass(frozen=True, slots=True)
