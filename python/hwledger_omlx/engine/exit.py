@@ -6,7 +6,7 @@ import os
 import threading
 from typing import Protocol
 
-from hwledger_omlx.engine import upstream
+from hwledger_omlx.fork import threads
 
 logger = logging.getLogger(__name__)
 
@@ -56,4 +56,4 @@ def _end_well(pid: int) -> None:
             engine.close()
         except Exception:
             logger.exception("an engine did not close")
-    upstream.release_streams()
+    threads.release_global_thread()

@@ -21,6 +21,7 @@ from hwledger_omlx.engine.events import ToolCall
 from hwledger_omlx.engine.model_folder import ModelFolder
 from hwledger_omlx.engine.request import GenerateRequest
 from hwledger_omlx.errors import EngineError, ForkError, ModelError, RequestError
+from hwledger_omlx.fork import threads
 from hwledger_omlx.fork.home import home
 from hwledger_omlx.hooks.paged_cache.binding import Binding
 
@@ -57,23 +58,6 @@ def attribute(owner: Any, name: str) -> Any:
 def active_bytes() -> int:
     """Bytes of all MLX arrays that are alive now."""
     return int(attribute(importlib.import_module("mlx.core"), "get_active_memory")())
-
-
-def release_streams() -> None:
-    """Has the fork's global MLX thread give its streams back. To be called once, at the end of the process.
-
-    The fork leaves that thread to the interpreter, and MLX 0.32 aborts the process (`terminate called without an active
-    exception`) where a thread ends that still owns a stream.
-    """
-    mlx = importlib.import_module("mlx.core")
-    if not hasattr(mlx, "clear_streams"):
-        return
-
-    def release() -> None:
-        mlx.synchronize()
-        mlx.clear_streams()
-
-    attribute(module("engine_core"), "get_mlx_executor")().submit(release).result()
 
 
 def open_pool(*, fork_cache_dir: Path | None, paged_cache: Binding | None, max_concurrent_requests: int) -> Any:
@@ -150,6 +134,7 @@ async def load_model(pool: Any, folder: ModelFolder, others: Sequence[Path]) -> 
     except Exception as error:
         # mlx-lm and the fork raise what their parsers raise: KeyError, ValueError, RuntimeError, ...
         raise ModelError(_load_failure(folder, error)) from error
+    threads.end_without_streams(getattr(getattr(engine, "_engine", None), "engine", None))
     if not hasattr(engine, "_apply_chat_template"):
         await unload_model(pool, Placed(engine, pool_id, root))
         raise ModelError(f"{folder.path} holds a {folder.model_type} model, which does not generate text")

@@ -5,11 +5,12 @@ Qwen3 architecture, hidden size 64, 2 layers, byte-level vocabulary of 260, floa
 
 import importlib
 import json
-import sys
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
+
+from hwledger_omlx.fork import threads
 
 _SPECIAL = ("<|pad|>", "<|im_start|>", "<|im_end|>", "<|eos|>")
 _TEMPLATE = (
@@ -46,28 +47,11 @@ async def engine(model: Path, prepare: Callable[[Any], None] | None = None) -> A
         prepare(config)
     made = batched.BatchedEngine(model_name=str(model), scheduler_config=config)
     await made.start()
+    threads.end_without_streams(made._engine.engine)
     try:
         yield made
     finally:
         await made.stop()
-
-
-def release_threads() -> None:
-    """Has the fork's shared MLX thread give its streams back; the last thing that a process does with an engine.
-
-    MLX 0.32 aborts a process in which a thread ends that owns a stream, and upstream leaves that thread to the
-    interpreter's end.
-    """
-    core, mlx = sys.modules.get("omlx.engine_core"), sys.modules.get("mlx.core")
-    executor = getattr(core, "_global_mlx_executor", None)
-    if mlx is None or executor is None or not hasattr(mlx, "clear_streams"):
-        return
-
-    def release() -> None:
-        mlx.synchronize()
-        mlx.clear_streams()
-
-    executor.submit(release).result()
 
 
 def _config() -> dict[str, Any]:

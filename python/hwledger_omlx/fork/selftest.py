@@ -10,7 +10,7 @@ import sys
 from pathlib import Path
 from typing import Any
 
-from hwledger_omlx.fork import probe_model
+from hwledger_omlx.fork import threads
 from hwledger_omlx.fork.load import load_unproven
 from hwledger_omlx.fork.prove import one_line
 from hwledger_omlx.fork.series import Series
@@ -45,7 +45,7 @@ def main() -> int:
         # A self-test fails by raising whatever the fork raises under it.
         failure = one_line(f"{type(error).__name__}: {error}")
     finally:
-        probe_model.release_threads()
+        threads.release_global_thread()
     arguments.result.write_text(json.dumps({"failure": failure}), encoding="utf-8")
     return 0
 
