@@ -40,7 +40,7 @@ impl Avx2 {
     }
 }
 
-/// The upper halves of sixteen binary32, rounded to nearest, ties to even, as 32-bit integers; NaN stays NaN.
+/// The upper halves, rounded to nearest, ties to even, as 32-bit integers; of NaN as `Simd::store_bf16` says.
 #[inline(always)]
 fn round_bf16(lanes: __m256) -> __m256i {
     avx2!({
@@ -48,9 +48,7 @@ fn round_bf16(lanes: __m256) -> __m256i {
         let upper = _mm256_srli_epi32::<16>(bits);
         let odd = _mm256_and_si256(upper, _mm256_set1_epi32(1));
         let rounded = _mm256_add_epi32(bits, _mm256_add_epi32(odd, _mm256_set1_epi32(0x7fff)));
-        let nan = _mm256_or_si256(upper, _mm256_set1_epi32(0x40));
-        let is_nan = _mm256_castps_si256(_mm256_cmp_ps::<_CMP_UNORD_Q>(lanes, lanes));
-        _mm256_blendv_epi8(_mm256_srli_epi32::<16>(rounded), nan, is_nan)
+        _mm256_srli_epi32::<16>(rounded)
     })
 }
 

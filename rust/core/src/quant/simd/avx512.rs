@@ -50,7 +50,7 @@ impl Avx512 {
     }
 }
 
-/// The upper halves, rounded to nearest, ties to even, as 32-bit integers; NaN stays NaN.
+/// The upper halves, rounded to nearest, ties to even, as 32-bit integers; of NaN as `Simd::store_bf16` says.
 #[inline(always)]
 fn round_bf16(lanes: Lanes) -> __m512i {
     avx512!({
@@ -58,8 +58,7 @@ fn round_bf16(lanes: Lanes) -> __m512i {
         let upper = _mm512_srli_epi32::<16>(bits);
         let odd = _mm512_and_si512(upper, _mm512_set1_epi32(1));
         let rounded = _mm512_add_epi32(bits, _mm512_add_epi32(odd, _mm512_set1_epi32(0x7fff)));
-        let is_nan = _mm512_cmp_ps_mask::<_CMP_UNORD_Q>(lanes, lanes);
-        _mm512_mask_or_epi32(_mm512_srli_epi32::<16>(rounded), is_nan, upper, _mm512_set1_epi32(0x40))
+        _mm512_srli_epi32::<16>(rounded)
     })
 }
 

@@ -35,7 +35,8 @@ pub(super) trait Simd: Copy {
     fn load_f32(self, from: &[u8; 64]) -> Self::Lanes;
     /// To nearest, ties to even.
     fn store_f16(self, lanes: Self::Lanes) -> [u8; 32];
-    /// To nearest, ties to even.
+    /// To nearest, ties to even. NaN must come from arithmetic on numbers of this type: then it is quiet and its lower
+    /// half is zero, so that rounding carries nothing into the upper one and needs no case of its own.
     fn store_bf16(self, lanes: Self::Lanes) -> [u8; 32];
     fn store_f32(self, lanes: Self::Lanes) -> [u8; 64];
     /// A store and a load.

@@ -59,16 +59,14 @@ fn widen_bf16(upper: uint16x4_t) -> float32x4_t {
     neon!(vreinterpretq_f32_u32(vshll_n_u16::<16>(upper)))
 }
 
-/// The upper halves, to nearest, ties to even; NaN stays NaN.
+/// The upper halves, to nearest, ties to even; of NaN as `Simd::store_bf16` says.
 #[inline(always)]
 fn narrow_bf16(lanes: float32x4_t) -> uint16x4_t {
     neon!({
         let bits = vreinterpretq_u32_f32(lanes);
         let upper = vshrq_n_u32::<16>(bits);
         let odd = vandq_u32(upper, vdupq_n_u32(1));
-        let rounded = vshrq_n_u32::<16>(vaddq_u32(bits, vaddq_u32(odd, vdupq_n_u32(0x7fff))));
-        let nan = vorrq_u32(upper, vdupq_n_u32(0x40));
-        vmovn_u32(vbslq_u32(vceqq_f32(lanes, lanes), rounded, nan))
+        vshrn_n_u32::<16>(vaddq_u32(bits, vaddq_u32(odd, vdupq_n_u32(0x7fff))))
     })
 }
 
