@@ -69,7 +69,7 @@ class Quality:
     recall_lengths: Sequence[int] = (512, 1024)
     recall_per_cell: int = 4
     """Questions at each of 7 depths and each length."""
-    recall_bits: Sequence[int] = (8, 4, 3, 2)
+    recall_bits: Sequence[int] = (8, 6, 5, 4, 3, 2)
     """Recall is asked at these bits, of keys and values together."""
     calibration_tokens: int = 1024
     """Of the held-out text behind the windows, for `auto`."""
