@@ -197,6 +197,7 @@ from hwledger_omlx._native import Layout, Store, namespace_digest
 SPACE = namespace_digest({"model": "a"})
 TOKENS = 4096
 PROMPT = array.array("I", range(TOKENS))
+signal.signal(signal.SIGINT, signal.default_int_handler)  # ignored where the tests run in the background
 LAYOUT = Layout([(4, 256)] * 8)
 def arrays(): return [np.full((1, 4, TOKENS, 256), 1 + part, np.uint8) for part in range(8)]
 def open_store(**more):
