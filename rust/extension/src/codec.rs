@@ -122,7 +122,7 @@ fn run_of_bytes(given: &Bound<'_, PyAny>, to_write: bool) -> PyResult<PyUntypedB
 
 fn rows_and_tokens(array: &PyUntypedBuffer) -> PyResult<(u32, usize)> {
     match array.shape() {
-        &[1, rows, tokens, _] if tokens > 0 => {
+        &[1, rows, tokens, _] if rows > 0 && tokens > 0 => {
             let rows = u32::try_from(rows).map_err(|_| PyValueError::new_err("too many rows"))?;
             Ok((rows, tokens))
         }

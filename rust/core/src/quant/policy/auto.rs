@@ -119,7 +119,7 @@ impl<'a> Auto<'a> {
             Budget::Share(_) => Counted::Growth,
             Budget::Bytes { tokens, .. } => Counted::Live { tokens, plain },
         };
-        let growing = self.slots(Layer::has_sequence, counted, true)?;
+        let growing = self.slots(Layer::has_sequence, counted)?;
         let windows = self.geometry.layers.iter().filter(|layer| !layer.has_sequence());
         let windows = windows.flat_map(|layer| &layer.caches);
         let fixed_bytes = windows.flat_map(|cache| Part::ALL.map(|part| counted.bytes(cache, part, Format::Plain)));
@@ -133,14 +133,14 @@ impl<'a> Auto<'a> {
             Budget::Share(_) => SHARE_TOKENS,
             Budget::Bytes { tokens, .. } => tokens,
         };
-        self.solve(&self.slots(Layer::has_kv, Counted::AtRest { tokens }, true)?, 0)
+        self.solve(&self.slots(Layer::has_kv, Counted::AtRest { tokens })?, 0)
     }
 
     /// The layers that have windows only. Live they are plain whatever is said of them. Where no other formats are given for
     /// the store, they take the share there that the other layers came to.
     fn windows(&self, others: &Layers, also_at_rest: bool) -> Result<Layers, PolicyError> {
         let only_windows = |layer: &Layer| layer.has_kv() && !layer.has_sequence();
-        let slots = self.slots(only_windows, Counted::AtRest { tokens: SHARE_TOKENS }, false)?;
+        let slots = self.slots(only_windows, Counted::AtRest { tokens: SHARE_TOKENS })?;
         let share = if also_at_rest { self.share_of(others) } else { Share::new(1.0) };
         let plain_bytes: u64 = slots.iter().map(|slot| slot.plain_bytes).sum();
         let budget = share.map_or(plain_bytes, |share| share.of(plain_bytes));
@@ -170,29 +170,17 @@ impl<'a> Auto<'a> {
         }
     }
 
-    fn slots(
-        &self,
-        belongs: impl Fn(&Layer) -> bool,
-        counted: Counted,
-        must_be_measured: bool,
-    ) -> Result<Vec<Slot>, PolicyError> {
+    fn slots(&self, belongs: impl Fn(&Layer) -> bool, counted: Counted) -> Result<Vec<Slot>, PolicyError> {
         let mut slots = Vec::new();
         for (number, layer) in self.geometry.numbered().filter(|(_, layer)| belongs(layer)) {
             for part in Part::ALL {
-                slots.push(self.slot(number, layer, part, counted, must_be_measured)?);
+                slots.push(self.slot(number, layer, part, counted)?);
             }
         }
         Ok(slots)
     }
 
-    fn slot(
-        &self,
-        number: u32,
-        layer: &Layer,
-        part: Part,
-        counted: Counted,
-        must_be_measured: bool,
-    ) -> Result<Slot, PolicyError> {
+    fn slot(&self, number: u32, layer: &Layer, part: Part, counted: Counted) -> Result<Slot, PolicyError> {
         let bytes = |wanted: FormatSpec| -> Result<u64, PolicyError> {
             let mut bytes: u64 = 0;
             for (cache, kv) in layer.caches.iter().filter_map(|cache| Some((cache, cache.kv()?))) {
@@ -204,7 +192,7 @@ impl<'a> Auto<'a> {
         let fixed = self.dial.override_of(number).map(|each| *each.formats.get(part));
         let has_numbers = layer.caches.iter().any(|cache| cache.kv().is_some_and(|kv| kv.vectors.get(part).width > 0));
         let measured = self.profile.measured(number, part);
-        if measured.is_none() && fixed.is_none() && has_numbers && must_be_measured {
+        if measured.is_none() && fixed.is_none() && has_numbers && layer.has_sequence() {
             return Err(PolicyError::OtherModel { what: format!("layer {number}: {part} was not measured") });
         }
         let plain = (FormatSpec::Plain, 0.0);
@@ -212,9 +200,12 @@ impl<'a> Auto<'a> {
         if let Some(fixed) = fixed {
             // What everyone asked for costs what it costs.
             options = vec![(fixed, 0.0)];
-        } else if has_numbers {
-            let lossy = measured.into_iter().flatten().filter(|(format, _)| format.is_lossy());
+        } else if let Some(measured) = measured.filter(|_| has_numbers) {
+            let lossy = measured.iter().filter(|(format, _)| format.is_lossy());
             options.extend(lossy.map(|(format, measured)| (FormatSpec::from(*format), measured.kl)));
+        } else if has_numbers {
+            let typical = self.typical(part).into_iter().map(|(format, kl)| (FormatSpec::from(format), kl));
+            options.extend(typical.filter(|(format, _)| bytes(*format).is_ok()));
         }
         let mut slot = Slot {
             layer: number,
@@ -229,6 +220,20 @@ impl<'a> Auto<'a> {
             slot.formats.push(format);
         }
         Ok(slot)
+    }
+
+    /// What the measured layers lose by each format in the mean. Windows run plain, so calibration cannot measure what
+    /// storing them in fewer bits does; they are taken to be like the others.
+    #[expect(clippy::cast_precision_loss, reason = "layers are few")]
+    fn typical(&self, part: Part) -> Vec<(Format, f64)> {
+        let layers: Vec<_> = self.profile.layers.iter().flatten().map(|layer| layer.get(part)).collect();
+        let Some(first) = layers.first() else { return Vec::new() };
+        let lossy = first.keys().filter(|format| format.is_lossy());
+        let of_all = lossy.filter_map(|format| {
+            let losses: Option<Vec<f64>> = layers.iter().map(|layer| layer.get(format).map(|each| each.kl)).collect();
+            Some((*format, losses?.iter().sum::<f64>() / layers.len() as f64))
+        });
+        of_all.collect()
     }
 
     fn solve(&self, slots: &[Slot], fixed_bytes: u64) -> Result<Layers, PolicyError> {

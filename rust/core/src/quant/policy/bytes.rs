@@ -6,7 +6,6 @@ use super::format::{Format, KeyValue, Part};
 use super::geometry::{Cache, Geometry, Kv, Vectors};
 use super::profile::Profile;
 use super::resolve::{CacheFormats, Resolved};
-use crate::quant::Element;
 
 /// Bytes of a model's caches at a number of tokens, layer by layer.
 #[derive(Clone, PartialEq, Eq, Debug)]
@@ -164,21 +163,13 @@ pub(super) fn live_part(format: Format, kv: &Kv, part: Part, tokens: u64, plain:
         Format::Channel { group, .. } => behind_both - behind_both % u64::from(group),
         _ => behind_both,
     };
-    of_heads(format, packed, heads, width, kv.element).saturating_add(of_heads(
-        Format::Plain,
-        tokens - packed,
-        heads,
-        width,
-        kv.element,
-    ))
+    let encoded = format.live_run_bytes(packed, width, kv.element);
+    let plain = Format::Plain.run_bytes(tokens - packed, width, kv.element);
+    encoded.saturating_add(plain).saturating_mul(u64::from(heads))
 }
 
 /// Bytes of the keys, or of the values, in the store.
 pub(super) fn rest_part(format: Format, kv: &Kv, part: Part, tokens: u64) -> u64 {
     let Vectors { heads, width } = *kv.vectors.get(part);
-    of_heads(format, tokens, heads, width, kv.element)
-}
-
-fn of_heads(format: Format, tokens: u64, heads: u32, width: u32, element: Element) -> u64 {
-    format.run_bytes(tokens, width, element).saturating_mul(u64::from(heads))
+    format.run_bytes(tokens, width, kv.element).saturating_mul(u64::from(heads))
 }

@@ -90,10 +90,25 @@ pub enum PolicyError {
     },
     /// Rotation needs a width that this is not.
     #[error(
-        "KV policy: layer {layer}: {part} is {width} numbers wide, and `{format}` needs a power of two: give the layer \
-         an affine format or 16 bit"
+        "KV policy: layer {layer}: {part} is {width} numbers wide, and `{format}` needs a power of two, 32 or more: \
+         give the layer an affine format or 16 bit"
     )]
     WidthNotPowerOfTwo {
+        /// The layer.
+        layer: u32,
+        /// Keys or values.
+        part: Part,
+        /// Numbers of one vector.
+        width: u32,
+        /// The format that was asked for.
+        format: FormatSpec,
+    },
+    /// Channels are encoded sixteen at a time.
+    #[error(
+        "KV policy: layer {layer}: {part} is {width} numbers wide, and `{format}` needs a multiple of 16: give the layer \
+         16 bit"
+    )]
+    OddChannels {
         /// The layer.
         layer: u32,
         /// Keys or values.

@@ -153,6 +153,18 @@ impl Format {
         }
     }
 
+    /// The same as running caches hold it: the codes of a rotated vector are whole 32-bit words.
+    #[must_use]
+    pub fn live_run_bytes(self, tokens: u64, width: u32, element: Element) -> u64 {
+        match self {
+            Self::Rotated { half_bits } => {
+                let words = (u64::from(width) * u64::from(half_bits)).div_ceil(64);
+                tokens.saturating_mul(4 * words + NORM_BYTES)
+            }
+            other => other.run_bytes(tokens, width, element),
+        }
+    }
+
     /// Bits of a number, its share of scales, biases and norms included: 4.5 for `affine:4:64` of 16-bit numbers. For
     /// [`Format::Lossless`] the most.
     #[must_use]

@@ -117,14 +117,22 @@ pub(super) fn formats_of(dial: &Dial, layer: u32) -> KeyValue<FormatSpec> {
     dial.override_of(layer).map_or(base, |each| each.formats)
 }
 
+/// Numbers that the store's codec of `rotated` takes at least.
+const LEAST_ROTATED_WIDTH: u32 = 32;
+/// Of which the store's codec of `channel` takes a multiple.
+const CHANNELS_AT_A_TIME: u32 = 16;
+
 /// The format that a part of that width takes for what is wanted.
 pub(super) fn settle(wanted: FormatSpec, layer: u32, part: Part, width: u32) -> Result<Format, PolicyError> {
     if width == 0 {
         // The array has no numbers: latent attention keeps all of it in the other part.
         return Ok(Format::Plain);
     }
-    if matches!(wanted, FormatSpec::Rotated { .. }) && !width.is_power_of_two() {
+    if matches!(wanted, FormatSpec::Rotated { .. }) && !(width.is_power_of_two() && width >= LEAST_ROTATED_WIDTH) {
         return Err(PolicyError::WidthNotPowerOfTwo { layer, part, width, format: wanted });
+    }
+    if matches!(wanted, FormatSpec::Channel { .. }) && !width.is_multiple_of(CHANNELS_AT_A_TIME) {
+        return Err(PolicyError::OddChannels { layer, part, width, format: wanted });
     }
     // A channel's group is of tokens, which every width takes.
     let divides = |group: u16| matches!(wanted, FormatSpec::Channel { .. }) || width.is_multiple_of(u32::from(group));

@@ -135,6 +135,15 @@ fn windows_take_the_share_of_the_others_at_rest() {
     // With formats of its own for the store, the share is of the running caches alone.
     let apart = resolved("auto:0.4/8", &geometry, &falling(&geometry));
     assert_eq!(apart.layers[0].caches[0].unwrap().rest.k, affine(8));
+    // Calibration measures no windows, for they run plain: they are taken to be like the others.
+    let mut unmeasured = falling(&geometry);
+    unmeasured.layers[0] = None;
+    unmeasured.layers[2] = None;
+    for policy in ["auto:0.4", "16/auto:0.4", "auto:0.4/auto:0.4"] {
+        let rest = resolved(policy, &geometry, &unmeasured).rest_bytes(&geometry, 256);
+        assert!(rest.total <= 4 * plain * 4 / 10, "{policy}: {}", rest.total);
+        assert!(rest.layers[0] + rest.layers[2] > plain / 4, "{policy}");
+    }
     // Nothing grows: the share is of what the store keeps.
     let only = model([windows, windows]);
     let found = resolved("auto:0.4", &only, &falling(&only));

@@ -43,6 +43,10 @@ fn live_bytes_are_those_of_the_arrays() {
     assert_eq!(live("4", &geometry, 1000), 32 * 1000 * (64 + 8));
     assert_eq!(live("k8v16", &geometry, 10), 16 * 10 * (128 + 8) + 16 * 10 * 256);
     assert_eq!(live("rotated-3.5", &geometry, 10), 32 * 10 * (56 + 2));
+    // Codes are whole words there, and bytes in the store.
+    let narrow = model([Cache::Sequence(kv(8, 32))]);
+    assert_eq!(live("rotated-3.5", &narrow, 10), 16 * 10 * (16 + 2));
+    assert_eq!(rest("rotated-3.5", &narrow, 10), 16 * 10 * (14 + 2));
     // The first 4 and the latest 100 are plain, or all there are.
     assert_eq!(live("4,first=4,recent=100", &geometry, 1000), 32 * (104 * 256 + 896 * 72));
     assert_eq!(live("4,first=4,recent=100", &geometry, 50), 32 * 50 * 256);

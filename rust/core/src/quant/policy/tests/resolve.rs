@@ -2,7 +2,7 @@
 
 use proptest::prelude::*;
 
-use super::super::{Cache, Format, Geometry, KeyValue, Kv, Layer, PolicyError, Resolved, Vectors};
+use super::super::{Cache, Format, Geometry, KeyValue, Kv, Layer, Part, PolicyError, Resolved, Vectors};
 use super::{kv, model, parsed, plain_model};
 
 fn resolved(text: &str, geometry: &Geometry) -> Resolved {
@@ -100,6 +100,14 @@ fn rotation_needs_a_power_of_two() {
     let error = refused("8/rotated-4", &model([Cache::Sequence(kv(2, 96))]));
     assert!(matches!(error, PolicyError::WidthNotPowerOfTwo { layer: 0, width: 96, .. }), "{error}");
     assert!(error.to_string().contains("`rotated:4` needs a power of two"), "{error}");
+    let error = refused("rotated-4", &model([Cache::Sequence(kv(2, 16))]));
+    assert!(matches!(error, PolicyError::WidthNotPowerOfTwo { width: 16, .. }), "{error}");
+}
+
+#[test]
+fn channels_come_in_sixteens() {
+    let error = refused("16/channel-k4v16", &model([Cache::State, Cache::Sequence(kv(2, 40))]));
+    assert!(matches!(error, PolicyError::OddChannels { layer: 1, part: Part::Keys, width: 40, .. }), "{error}");
 }
 
 #[test]
