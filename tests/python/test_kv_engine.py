@@ -11,7 +11,9 @@ import hwledger_omlx as hw
 from architectures import ARCHITECTURES, write
 from architectures.prompts import conversation, edited
 from hwledger_omlx.engine import upstream
+from hwledger_omlx.engine.request import GenerateRequest
 from hwledger_omlx.fork import probe_model
+from hwledger_omlx.hooks.kv_quant import trial
 from hwledger_omlx.hooks.layer_caches.quantized import QuantizedKVCache
 
 PROMPT = "The quick brown fox jumps over the lazy dog, and then does so again. " * 12
@@ -81,7 +83,9 @@ def test_text_at_a_policy_does_not_change_with_what_is_restored(
 WITH_WINDOWS = ("gemma3", "gpt-oss")
 
 
-@pytest.mark.parametrize("name", ["llama", "llama-mqa", "deepseek-v3", "qwen3-next", "falcon-h1", *WITH_WINDOWS])
+@pytest.mark.parametrize(
+    "name", ["llama", "llama-mqa", "deepseek-v3", "deepseek-v32", "qwen3-next", "falcon-h1", *WITH_WINDOWS]
+)
 def test_every_kind_of_layer_runs_at_a_policy_and_is_restored(tmp_path: Path, name: str) -> None:
     architecture = next(each for each in ARCHITECTURES if each.name == name)
     folder = write(tmp_path / name, architecture)
@@ -143,6 +147,97 @@ def _result(stream: Any) -> tuple[int, ...]:
     *_, last = stream
     token_ids: tuple[int, ...] = last.result.token_ids
     return token_ids
+
+
+@pytest.mark.parametrize("cache", [None, "paged"])
+@pytest.mark.parametrize("prompts", [(PROMPT, "a"), ("a", PROMPT)], ids=["long-first", "short-first"])
+def test_a_prompt_of_one_token_shares_a_batch(
+    wide_model: Path, uncached: hw.Engine, tmp_path: Path, prompts: tuple[str, str], cache: Any
+) -> None:
+    uncached.set_kv_policy("4")
+    expected = [ask(uncached, prompt, 60).token_ids for prompt in prompts]
+    with (
+        hw.Engine(wide_model, kv="4", cache=cache, cache_dir=tmp_path, progress=False) as engine,
+        concurrent.futures.ThreadPoolExecutor(2) as pool,
+    ):
+        answers = []
+        for prompt in prompts:
+            stream = engine.stream(prompt, max_tokens=60, temperature=0.0)
+            assert next(each for each in stream if isinstance(each, hw.TokenEvent))
+            answers.append(pool.submit(_result, stream))
+        assert [answer.result() for answer in answers] == expected
+
+
+def test_a_request_runs_at_the_policy_at_which_it_was_submitted(wide_model: Path, uncached: hw.Engine) -> None:
+    letters = "".join(chr(97 + (index * 7 + index // 13) % 26) for index in range(600))
+    expected = {}
+    for policy in ("16", "2"):
+        uncached.set_kv_policy(policy)
+        expected[policy] = ask(uncached, letters).token_ids
+    assert expected["16"] != expected["2"]
+    with hw.Engine(wide_model, cache=None, progress=False, max_concurrent_requests=1) as engine:
+        running = engine.stream(letters, max_tokens=2000, temperature=0.0, request_id="running")
+        assert next(each for each in running if isinstance(each, hw.TokenEvent))
+        waiting = _submitted(engine, letters)
+        engine.set_kv_policy("2")
+        later = _submitted(engine, letters)
+        engine.cancel("running")
+        assert (waiting.result(), later.result()) == (expected["16"], expected["2"])
+
+
+def _submitted(engine: hw.Engine, prompt: str) -> "concurrent.futures.Future[tuple[int, ...]]":
+    """The answer of a request that is submitted now; a stream is where its first event is asked for."""
+    answer: concurrent.futures.Future[tuple[int, ...]] = concurrent.futures.Future()
+
+    def deliver(event: Any) -> None:
+        if isinstance(event, hw.DoneEvent):
+            answer.set_result(event.result.token_ids)
+
+    engine._session.submit(GenerateRequest.parse(prompt, max_tokens=16, temperature=0.0), deliver)
+    return answer
+
+
+@pytest.mark.parametrize("kv", ["4", "channel-4", "3,first=4,recent=32", "8/4"])
+def test_a_conversation_goes_on_being_stored_after_the_policy_changed(
+    wide_model: Path, tmp_path: Path, kv: str
+) -> None:
+    prompt, lengths, restored = PROMPT, [], []
+    with hw.Engine(wide_model, kv="16", cache_dir=tmp_path, progress=False) as engine:
+        ask(engine, prompt, 2)
+        engine.set_kv_policy(kv)
+        for _ in range(3):
+            restored.append(ask(engine, prompt, 2).usage.cached_tokens)
+            lengths.append(len(prompt))
+            prompt += LONGER * 4
+    assert restored == [lengths[0] - 1, lengths[0], lengths[1]]
+
+
+def test_a_damaged_record_within_the_first_tokens_is_computed_again(wide_model: Path, tmp_path: Path) -> None:
+    policy = "4,first=300"
+    with hw.Engine(wide_model, kv=policy, cache_dir=tmp_path, progress=False) as engine:
+        expected = ask(engine, PROMPT).token_ids
+    segment = max((path for path in tmp_path.rglob("*") if path.is_file()), key=lambda path: path.stat().st_size)
+    raw = bytearray(segment.read_bytes())
+    raw[len(raw) * 4 // 10] ^= 0xFF  # in the second of four blocks
+    segment.write_bytes(raw)
+    with hw.Engine(wide_model, kv=policy, cache_dir=tmp_path, progress=False) as engine:
+        answers = [ask(engine, PROMPT) for _ in range(2)]
+        assert [answer.token_ids for answer in answers] == [expected] * 2
+        assert engine.cache.stats().disk.quarantined_records == 1
+
+
+def test_a_model_that_takes_its_caches_for_mlx_lms_is_refused(
+    uncached: hw.Engine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    uncached.set_kv_policy("16")
+
+    def unpack(model: Any, dial: Any) -> None:
+        raise ValueError("too many values to unpack")
+
+    monkeypatch.setattr(trial, "run", unpack)
+    with pytest.raises(hw.KvPolicyError, match=r"wide cannot run at KV policy 8: .*too many values"):
+        uncached.set_kv_policy("8")
+    assert uncached.kv_policy() == "16"
 
 
 def test_prompts_of_a_former_policy_are_restored_where_they_lost_nothing(wide_model: Path, tmp_path: Path) -> None:

@@ -4,7 +4,7 @@ import json
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import Annotated, Any
 
 import typer
 from rich.console import Console
@@ -12,9 +12,6 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 
 from hwledger_omlx.cli import options
 from hwledger_omlx.errors import KvTextError
-
-if TYPE_CHECKING:
-    pass
 
 kv_app = typer.Typer(no_args_is_help=True, help="Bits of keys and values, layer by layer: measure them, look at them.")
 

@@ -26,6 +26,7 @@ from hwledger_omlx.engine.request import GenerateRequest
 from hwledger_omlx.engine.stop_text import StopText
 from hwledger_omlx.errors import EngineError, RequestError
 from hwledger_omlx.hooks import prefill_progress
+from hwledger_omlx.hooks.layer_caches import dial
 from hwledger_omlx.hooks.paged_cache import binding
 
 
@@ -52,6 +53,7 @@ class RequestRun:
         self._core = upstream.requests_of(model.engine)
         # The fork aborts by id and later; an id of this run alone cannot hit the next request of the caller's id.
         self._fork_id = f"{request.request_id}#{uuid.uuid4().hex[:12]}"
+        self._dial = dial.dial_of(upstream.scheduler_of(model.placed))
         self._added = False
         self._began = False
         self._submitted_s = time.monotonic()
@@ -81,6 +83,7 @@ class RequestRun:
             await upstream.prefix_stored(self._core, token_ids)
             if self._request.tenant:
                 binding.set_tenant(self._fork_id, self._request.tenant)
+            dial.promise(self._fork_id, self._dial)
             self._added = True
             await self._core.add_request(
                 prompt=token_ids,
@@ -95,6 +98,7 @@ class RequestRun:
         finally:
             prefill_progress.unsubscribe(self._fork_id)
             binding.forget_tenant(self._fork_id)
+            dial.forget_promise(self._fork_id)
         self._deliver(DoneEvent(self._request.request_id, self._generation(reason)))
 
     def give_up(self) -> None:

@@ -78,7 +78,9 @@ async def fit(policy: KvPolicy, folder: ModelFolder, placed: upstream.Placed, ho
     geometry = await _geometry(placed, scheduler)
     measured = await asyncio.to_thread(_profile, folder) if policy.needs_profile else None
     resolved = policy.resolve(geometry.text, measured)
-    return Fitted(scheduler, Dial.parse(resolved, geometry.paths))
+    dial = Dial.parse(resolved, geometry.paths)
+    await _try(policy, dial, folder, placed, scheduler)
+    return Fitted(scheduler, dial)
 
 
 def in_force(placed: upstream.Placed) -> str:
@@ -90,6 +92,19 @@ async def _geometry(placed: upstream.Placed, scheduler: Any) -> Any:
     from hwledger_omlx.hooks.kv_quant import geometry  # MLX, which not every import of the package needs
 
     return await upstream.on_inference_thread(placed, lambda: geometry.measure(scheduler.model))
+
+
+async def _try(policy: KvPolicy, dial: Dial, folder: ModelFolder, placed: upstream.Placed, scheduler: Any) -> None:
+    from hwledger_omlx.hooks.kv_quant import trial  # MLX
+
+    try:
+        await upstream.on_inference_thread(placed, lambda: trial.run(scheduler.model, dial))
+    except Exception as error:
+        # A model may do anything with its caches.
+        raise KvPolicyError(
+            f"{folder.model_id} cannot run at KV policy {policy}: its layers use their caches as only 16 bit "
+            f"allows ({type(error).__name__}: {error})"
+        ) from error
 
 
 def _profile(folder: ModelFolder) -> str:

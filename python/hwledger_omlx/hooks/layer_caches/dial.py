@@ -60,6 +60,16 @@ class Dial:
                     caches[path] = CacheDial(Side(live["k"], rest["k"]), Side(live["v"], rest["v"]))
         return cls(said["policy"], said["first_tokens"], said["recent_tokens"], caches)
 
+    @property
+    def is_stored_as_held(self) -> bool:
+        """Whether the store takes what running caches hold, so that nothing is decoded to be stored."""
+        sides = (side for cache in self.caches.values() for side in (cache.keys, cache.values))
+        plain_tokens = self.first_tokens or self.recent_tokens
+        return all(
+            side.live == PLAIN or (side.live == side.rest and not side.live.startswith("channel") and not plain_tokens)
+            for side in sides
+        )
+
     def of(self, path: Path) -> CacheDial:
         """The formats of the cache at `path`."""
         return self.caches.get(path, _AS_THE_MODEL)
@@ -74,6 +84,30 @@ def dial_of(scheduler: Any) -> Dial:
     """What new requests of a scheduler run at."""
     dial: Dial = getattr(scheduler, _ATTRIBUTE, _PLAIN_DIAL)
     return dial
+
+
+def promise(request_id: str, dial: Dial) -> None:
+    """Has the fork's request of that id run at these formats, whatever is set before its turn comes."""
+    _promised[request_id] = dial
+
+
+def forget_promise(request_id: str) -> None:
+    """Ends what `promise` began; nothing happens where there is none."""
+    _promised.pop(request_id, None)
+
+
+def settle(scheduler: Any, request: Any) -> None:
+    """Fixes the formats of the fork's request, from its beginning to its end."""
+    setattr(request, _ATTRIBUTE, _promised.get(request.request_id, dial_of(scheduler)))
+
+
+def dial_of_request(scheduler: Any, request: Any) -> Dial:
+    """What `settle` has fixed; else what new requests of the scheduler run at."""
+    dial: Dial = getattr(request, _ATTRIBUTE, None) or dial_of(scheduler)
+    return dial
+
+
+_promised: dict[str, Dial] = {}
 
 
 _PLAIN_DIAL = Dial()

@@ -54,6 +54,22 @@ class HeldTokens:
             return 0
         return self.like.nbytes // self.like.shape[2] * self.tokens
 
+    @property
+    def newest(self) -> Any:
+        """The array that the newest token is in; None without tokens. To be set to another of the same numbers."""
+        if self.tail is not None:
+            return self.tail
+        return self.encoded[0] if self.encoded else self.front
+
+    @newest.setter
+    def newest(self, same: Any) -> None:
+        if self.tail is not None:
+            self.tail = same
+        elif self.encoded:
+            self.encoded[0] = same
+        else:
+            self.front = same
+
     def append(self, dense: Any) -> None:
         """Takes `[1, heads, tokens, width]` behind what is there."""
         if self.like is None:

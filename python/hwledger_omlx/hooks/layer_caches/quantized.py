@@ -29,8 +29,9 @@ class QuantizedKVCache(_BaseCache):  # type: ignore[misc]
 
     What `update_and_fetch` returns is decoded only if somebody evaluates it: attention that knows the formats (see
     `attention`) takes the encoded arrays, and any other gets keys and values as it always did. Either way the attention
-    sees what is held, also of the newest tokens, so an answer does not depend on how its prompt was cut into chunks,
-    nor on what of it was restored.
+    sees what is held, also of the newest tokens. So an answer does not depend on how its prompt was cut into chunks,
+    nor on what of it was restored, unless tokens wait in full to be encoded: the latest ones of a policy with `recent`,
+    and those behind the last whole group of `channel`.
     """
 
     def __init__(self, keys: HeldTokens, values: HeldTokens) -> None:
@@ -58,6 +59,25 @@ class QuantizedKVCache(_BaseCache):  # type: ignore[misc]
     @property
     def _has_products(self) -> bool:
         return any(isinstance(each.format, Affine | Channel) for each in (self.held_keys, self.held_values))
+
+    @property
+    def keys(self) -> Any:
+        """An array that holds keys, for models that tie one cache's evaluation to another's by `mx.depends`, and put
+        back what that gives them. None without tokens."""
+        return self.held_keys.newest
+
+    @keys.setter
+    def keys(self, same: Any) -> None:
+        self.held_keys.newest = same
+
+    @property
+    def values(self) -> Any:
+        """As `keys`."""
+        return self.held_values.newest
+
+    @values.setter
+    def values(self, same: Any) -> None:
+        self.held_values.newest = same
 
     @property
     def state(self) -> tuple[Any, ...]:

@@ -104,6 +104,26 @@ class RowsKVCache(_BaseCache):  # type: ignore[misc]
         return all(row.empty() for row in self.rows)
 
     @property
+    def keys(self) -> Any:
+        """As `QuantizedKVCache.keys`: evaluated, so are those of every row."""
+        first, *others = [row.keys for row in self.rows]
+        return mx.depends(first, others) if others else first
+
+    @keys.setter
+    def keys(self, same: Any) -> None:
+        self.rows[0].keys = same
+
+    @property
+    def values(self) -> Any:
+        """As `keys`."""
+        first, *others = [row.values for row in self.rows]
+        return mx.depends(first, others) if others else first
+
+    @values.setter
+    def values(self, same: Any) -> None:
+        self.rows[0].values = same
+
+    @property
     def state(self) -> tuple[Any, ...]:
         """All arrays, for `mx.eval`."""
         return (*(row.state for row in self.rows if not row.empty()), self.offset)

@@ -114,12 +114,14 @@ class PrefixCache:
             label = f"{self.label}/{tenant}" if tenant else self.label
             longest = len(tokens)
             while True:
-                match = self._longest(namespace, label, tokens, tenant, dial)
+                match, is_own = self._longest(namespace, label, tokens, tenant, dial)
                 usable = match.restorable < longest
                 caches = build(dial, self.make_caches(), reserve_tokens)
                 count = self._restored(match, tokens, dial, caches, reserve_tokens) if usable else None
                 if count is not None:
-                    return Prefix(namespace, label, dial, tokens, caches, count, match.tokens, match, count)
+                    # What another policy's namespace holds is still to be stored in this one's.
+                    saved = count if is_own else 0
+                    return Prefix(namespace, label, dial, tokens, caches, count, match.tokens, match, saved)
                 # A record was bad. If it is out of the store now, the next lookup finds less; else there is none.
                 longest = match.restorable
                 match.release()
@@ -136,11 +138,17 @@ class PrefixCache:
             # Upstream knows no way to fail one request from here: some it would lose, with a stream that never ends.
             self._warn(consequence, error)
 
-    def _longest(self, namespace: bytes, label: str, tokens: "array[int]", tenant: str, dial: Dial) -> Match:
-        """The longest stored prefix: of this policy, or of a more precise one that has much more of the prompt."""
-        found = self.store.lookup(namespace, tokens, len(tokens) - 1, label=label)
+    def _longest(
+        self, namespace: bytes, label: str, tokens: "array[int]", tenant: str, dial: Dial
+    ) -> tuple[Match, bool]:
+        """The longest stored prefix: of this policy, or of a more precise one that has much more of the prompt.
+
+        Returns:
+            The match, and whether it is of this policy.
+        """
+        own = found = self.store.lookup(namespace, tokens, len(tokens) - 1, label=label)
         if found.restorable + _WORTH_TRANSCODING_TOKENS >= len(tokens):
-            return found
+            return found, True
         for key, description in self.store.layouts(label):
             if key == namespace or not self._is_ours(key, description, tenant):
                 continue
@@ -150,7 +158,7 @@ class PrefixCache:
             shorter = other if other.restorable < found.restorable + _WORTH_TRANSCODING_TOKENS else found
             found = found if shorter is other else other
             shorter.release()
-        return found
+        return found, found is own
 
     def _is_ours(self, key: bytes, description: bytes, tenant: str) -> bool:
         """Whether a namespace is of this model and tenant, at whatever policy."""
@@ -168,9 +176,11 @@ class PrefixCache:
         if match.restorable <= len(first) or (first and max(first) >= boundaries.KEYED_BIT):
             return 0
         count = self._read(match, caches, reserve_tokens)
-        if count and first:
+        if count <= len(first):
+            return None
+        if first:
             self._compute_first(first, caches)
-        return count or None
+        return count
 
     def _read(self, match: Match, caches: list[Any], reserve_tokens: int) -> int:
         """Tokens read into `caches`; 0 where they must not be used."""
@@ -216,22 +226,23 @@ class PrefixCache:
             caches: the model's layer caches, or those of a batch's row.
             snapshot: whether recurrent layers are saved as they are now.
         """
-        if not prefix.namespace or not len(tokens):
+        needs_snapshot = snapshot and self.needs_snapshot
+        if not prefix.namespace or len(tokens) <= (0 if needs_snapshot else prefix.saved_tokens):
             return
         with self.sparing_requests("nothing was saved"):
             found = leaves.leaves(caches)
             held = leaves.token_count(found)
             if held is not None and held != len(tokens):
                 raise ValueError(f"the layers hold {held} tokens and {len(tokens)} were named")
-            stored = parts.stored(found, prefix.dial, prefix.saved_tokens)
+            stored = parts.stored(found, prefix.dial, min(prefix.saved_tokens, len(tokens) - 1))
             kept = [place for place, part in enumerate(stored.parts) if part.row_nbytes]
             layout = Layout(
                 [stored.parts[place].layout for place in kept],
                 self.needs_snapshot,
                 parts.describe(stored.parts, prefix.dial.policy),
             )
-            state = Snapshot(*leaves.snapshot(found)) if snapshot and self.needs_snapshot else None
-            self.store.save(
+            state = Snapshot(*leaves.snapshot(found)) if needs_snapshot else None
+            saved = self.store.save(
                 prefix.namespace,
                 layout,
                 tokens,
@@ -240,7 +251,8 @@ class PrefixCache:
                 label=prefix.label,
                 first_tokens=[stored.first_tokens[place] for place in kept],
             )
-            prefix.saved_tokens = len(tokens)
+            if saved.refused is None:
+                prefix.saved_tokens = len(tokens)
 
     def _warn(self, consequence: str, error: Exception) -> None:
         if not self._warned.is_set():

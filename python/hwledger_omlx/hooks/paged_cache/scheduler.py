@@ -22,7 +22,7 @@ from mlx_lm.models.cache import make_prompt_cache
 
 from hwledger_omlx._native import fingerprint_folder, namespace_digest
 from hwledger_omlx.hooks.layer_caches.building import reserve_for
-from hwledger_omlx.hooks.layer_caches.dial import dial_of
+from hwledger_omlx.hooks.layer_caches.dial import dial_of_request
 from hwledger_omlx.hooks.paged_cache import binding, boundaries, leaves
 from hwledger_omlx.hooks.paged_cache.binding import Binding
 from hwledger_omlx.hooks.paged_cache.prefix_cache import Prefix, PrefixCache, in_background
@@ -106,8 +106,9 @@ def _external_prefill(
         _save(cache, prefix, len(tokens) - 1)
         prefix.caches = []  # the batch's from here on
         return prefilled
-    # A window forgets what a longer step pushes out of it.
-    step_tokens = scheduler.config.prefill_step_size if cache.has_windows else len(tokens)
+    # A window forgets what a longer step pushes out of it; what is decoded to be stored is so for one step at a time.
+    in_steps = cache.has_windows or not prefix.dial.is_stored_as_held
+    step_tokens = scheduler.config.prefill_step_size if in_steps else len(tokens)
     for end in _stops(cache, scheduler, request, prefix, step_tokens):
         setattr(request, _PIECE, _Piece(done - prefix.restored_tokens, len(tokens) - prefix.restored_tokens))
         try:
@@ -163,7 +164,7 @@ def _open(cache: PrefixCache, scheduler: Any, request: Any, tokens: Sequence[int
     prefix = cache.open(
         boundaries.identity_tokens(tokens, _images(request)),
         tenant=binding.tenant_of(request.request_id),
-        dial=dial_of(scheduler),
+        dial=dial_of_request(scheduler, request),
         reserve_tokens=reserve_for(len(tokens), int(request.sampling_params.max_tokens)),
     )
     setattr(request, _PREFIX, prefix)
