@@ -59,6 +59,11 @@ def active_bytes() -> int:
     return int(attribute(importlib.import_module("mlx.core"), "get_active_memory")())
 
 
+def mlx_memory_bytes(which: str) -> int:
+    """MLX's own count: `active` of all arrays now, `cache` of what it keeps for new ones, `peak` of the most so far."""
+    return int(attribute(importlib.import_module("mlx.core"), f"get_{which}_memory")())
+
+
 def open_pool(*, fork_cache_dir: Path | None, paged_cache: Binding | None, max_concurrent_requests: int) -> Any:
     """A new `EnginePool`. Must be called on the event loop that will run it.
 
