@@ -137,7 +137,7 @@ async def load_model(pool: Any, folder: ModelFolder, others: Sequence[Path]) -> 
         raise
     except Exception as error:
         # mlx-lm and the fork raise what their parsers raise: KeyError, ValueError, RuntimeError, ...
-        raise ModelError(_load_failure(folder, error)) from error
+        raise ModelError(load_failure(folder.path, folder.model_type, error)) from error
     if not _generates_text(engine):
         await unload_model(pool, pool_id)
         raise ModelError(f"{folder.path} holds a {folder.model_type} model, which does not generate text")
@@ -208,13 +208,14 @@ def _quiet() -> Iterator[None]:
         logger.setLevel(level)
 
 
-def _load_failure(folder: ModelFolder, error: Exception) -> str:
+def load_failure(path: Path, model_type: str, error: Exception) -> str:
+    """What to tell of a model that the fork could not load."""
     lines = [line.strip() for line in str(error).splitlines() if line.strip()] or [type(error).__name__]
     reason = " ".join(lines[:2])[:300].rstrip(" :,")
     if isinstance(error, ValueError) and "not supported" in reason:
-        return f"{folder.path}: architecture {folder.model_type!r} is not supported by this mlx-lm; {reason}"
+        return f"{path}: architecture {model_type!r} is not supported by this mlx-lm; {reason}"
     return (
-        f"{folder.path} ({folder.model_type}) could not be loaded: {type(error).__name__}: {reason}; check that its "
+        f"{path} ({model_type}) could not be loaded: {type(error).__name__}: {reason}; check that its "
         "config.json and weights belong together, or fetch the model again"
     )
 

@@ -6,9 +6,11 @@ care as one that the engine loads itself. Knows the pool; nothing of what is don
 
 import asyncio
 from collections.abc import Awaitable, Callable
+from pathlib import Path
 from typing import Any
 
-from hwledger_omlx.engine.upstream import attribute
+from hwledger_omlx.engine.upstream import attribute, load_failure, module
+from hwledger_omlx.errors import ModelError
 from hwledger_omlx.fork import threads
 
 Told = Callable[[str], Awaitable[None]]
@@ -16,11 +18,21 @@ Told = Callable[[str], Awaitable[None]]
 
 
 def watch(pool: Any, *, loaded: Told, unloading: Told) -> None:
-    """Has a pool tell of its models. What `loaded` raises unloads the model, and goes to whoever asked for it."""
+    """Has a pool tell of its models. What `loaded` raises unloads the model, and goes to whoever asked for it.
+
+    What a load fails of becomes a `ModelError`, but for the pool's own errors, which the fork's server understands.
+    """
+    own_errors = attribute(module("exceptions"), "EnginePoolError")
     load, unload = attribute(pool, "_load_engine"), attribute(pool, "_unload_engine")
 
     async def load_engine(pool_id: str, *args: Any, **kwargs: Any) -> None:
-        await load(pool_id, *args, **kwargs)
+        try:
+            await load(pool_id, *args, **kwargs)
+        except own_errors:
+            raise
+        except Exception as error:
+            # mlx-lm and the fork raise what their parsers raise: KeyError, ValueError, RuntimeError, ...
+            raise _failure(pool.get_entry(pool_id), error) from error
         threads.end_without_streams(_core(pool, pool_id))
         try:
             await loaded(pool_id)
@@ -39,6 +51,11 @@ def watch(pool: Any, *, loaded: Told, unloading: Told) -> None:
 
     pool._load_engine = load_engine
     pool._unload_engine = unload_engine
+
+
+def _failure(entry: Any, error: Exception) -> ModelError:
+    kind = getattr(entry, "config_model_type", "") or entry.model_type
+    return ModelError(load_failure(Path(entry.model_path).resolve(), kind, error))
 
 
 def _core(pool: Any, pool_id: str) -> Any:

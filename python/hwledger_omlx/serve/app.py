@@ -31,11 +31,13 @@ class ForkServer:
     Args:
         session: a started engine, without models.
         settings: the server's.
+        port: where it listens.
     """
 
-    def __init__(self, session: Session, settings: ServerSettings) -> None:
+    def __init__(self, session: Session, settings: ServerSettings, port: int) -> None:
         self._session = session
         self._wanted = settings
+        self._port = port
         self._server = upstream.module("server")
         self._state = upstream.attribute(self._server, "_server_state")
         if self._state.engine_pool is not None:
@@ -57,7 +59,7 @@ class ForkServer:
         wanted = self._wanted
         given = argparse.Namespace(
             host=wanted.host,
-            port=wanted.port,
+            port=self._port,
             api_key=wanted.api_key,
             max_concurrent_requests=self._session.config.max_concurrent_requests,
             model_dir=",".join(map(str, wanted.model_dirs)) or None,

@@ -10,6 +10,7 @@ from typing import Self
 
 import uvicorn
 
+from hwledger_omlx.engine import model_folder
 from hwledger_omlx.engine.session import Session
 from hwledger_omlx.errors import EngineError
 from hwledger_omlx.serve.app import ForkServer
@@ -65,12 +66,13 @@ class Server:
 
     def _start(self, listening: socket) -> None:
         session, settings = self.session, self.settings
+        folders = [model_folder.locate(model) for model in settings.models]
         session.start()
-        fork = ForkServer(session, settings)
-        self._fork = fork
+        self._address = listening.getsockname()[:2]
+        fork = self._fork = ForkServer(session, settings, self._address[1])
         session.run(_called(fork.prepare))
-        for model in settings.models:
-            session.load(model)
+        for folder in folders:
+            session.load(folder.path)
         session.run(_called(fork.offer))
         heartbeat = Heartbeat(lambda: session.loaded, settings.stuck_after_s)
         health = Health(session, heartbeat)
@@ -91,7 +93,6 @@ class Server:
                 timeout_graceful_shutdown=max(1, round(settings.shutdown_s)),
             )
         )
-        self._address = listening.getsockname()[:2]
         self._serving = session.begin(serving.serve([listening]))
         self._serving.add_done_callback(lambda _: serving.ready.set())
         serving.ready.wait()

@@ -1,6 +1,7 @@
 """What a server may be told, and the rules of where it may listen."""
 
 import ipaddress
+import os
 import socket
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -74,8 +75,7 @@ class ServerSettings:
             return socket.create_server((address, self.port), family=family, backlog=2048)
         except OSError as error:
             raise EngineError(
-                f"cannot listen on {self.host}, port {self.port}: {error.strerror or error}; "
-                "choose another --port or --host"
+                f"cannot listen on {self.host}, port {self.port}: {_reason(error)}; choose another --port or --host"
             ) from error
 
     def _addresses(self) -> list[tuple[socket.AddressFamily, str]]:
@@ -84,3 +84,8 @@ class ServerSettings:
         except (OSError, UnicodeError) as error:
             raise EngineError(f"cannot listen on {self.host!r}: {error}; give an address of this machine") from error
         return [(family, str(address[0])) for family, *_, address in found]
+
+
+def _reason(error: OSError) -> str:
+    # Python adds the address to the system's words.
+    return str(error) if error.errno is None or isinstance(error, socket.gaierror) else os.strerror(error.errno)
