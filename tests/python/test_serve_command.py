@@ -148,6 +148,15 @@ def test_a_port_that_is_taken_is_said_before_anything_is_loaded() -> None:
             settings.listen()
 
 
+def test_what_is_sent_is_sent_at_once() -> None:
+    with (
+        ServerSettings(engine=NO_MODEL, port=0).listen() as listening,
+        socket.create_connection(listening.getsockname()),
+        listening.accept()[0] as accepted,
+    ):
+        assert accepted.proto == socket.IPPROTO_TCP  # what asyncio asks before it sets TCP_NODELAY
+
+
 def test_settings_that_cannot_be() -> None:
     with pytest.raises(hw.EngineError, match="named in models="):
         ServerSettings(engine=hw.EngineConfig(model="x"))

@@ -6,7 +6,8 @@ The one place of `serve/` that knows the names of the fork's server. Everything 
 import argparse
 import asyncio
 import contextlib
-from collections.abc import AsyncIterator
+import logging
+from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -38,7 +39,8 @@ class ForkServer:
         self._session = session
         self._wanted = settings
         self._port = port
-        self._server = upstream.module("server")
+        with _root_logger_kept():
+            self._server = upstream.module("server")
         self._state = upstream.attribute(self._server, "_server_state")
         if self._state.engine_pool is not None:
             raise EngineError("this process has a server already; the fork has one application: start another process")
@@ -137,6 +139,18 @@ class _KeyRequired:
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         self._settings.auth.skip_api_key_verification = False
         await self._app(scope, receive, send)
+
+
+@contextlib.contextmanager
+def _root_logger_kept() -> Iterator[None]:
+    """The fork's server sets the root logger up when it is imported; a library leaves that to its user."""
+    root = logging.getLogger()
+    handlers, level = list(root.handlers), root.level
+    try:
+        yield
+    finally:
+        root.handlers[:] = handlers
+        root.setLevel(level)
 
 
 async def _failed(_: Request, error: Exception) -> JSONResponse:

@@ -86,33 +86,33 @@ class Metrics:
         memory: Callable[[], Report] | None = None,
         dropped_rows: Callable[[], Mapping[str, int]] | None = None,
     ) -> None:
-        registry = self._registry = CollectorRegistry(auto_describe=False)
         labels = ("model",)
-        self._requests = Counter("hwledger_requests", "Requests that ended.", (*labels, "outcome"), registry=registry)
-        self._prompt_tokens = Counter("hwledger_prompt_tokens", "Of requests that ended.", labels, registry=registry)
+        self._requests = Counter("hwledger_requests", "Requests that ended.", (*labels, "outcome"), registry=None)
+        self._prompt_tokens = Counter("hwledger_prompt_tokens", "Of requests that ended.", labels, registry=None)
         self._cached_tokens = Counter(
-            "hwledger_prompt_cached_tokens", "Prompt tokens whose KV was restored.", labels, registry=registry
+            "hwledger_prompt_cached_tokens", "Prompt tokens whose KV was restored.", labels, registry=None
         )
-        self._completion_tokens = Counter("hwledger_completion_tokens", "Generated.", labels, registry=registry)
+        self._completion_tokens = Counter("hwledger_completion_tokens", "Generated.", labels, registry=None)
         self._ttft = Histogram(
             "hwledger_time_to_first_token_seconds",
             "From a request's arrival to its first token.",
             labels,
             buckets=TTFT_BUCKETS_S,
-            registry=registry,
+            registry=None,
         )
         self._decode = Histogram(
             "hwledger_decode_time_per_token_seconds",
             "From the first token to the last, by token after the first: a request's mean.",
             labels,
             buckets=DECODE_BUCKETS_S,
-            registry=registry,
+            registry=None,
         )
-        build = Gauge(
-            "hwledger_build_info", "Versions, as labels.", [_label(name) for name in versions], registry=registry
-        )
+        build = Gauge("hwledger_build_info", "Versions, as labels.", [_label(name) for name in versions], registry=None)
         build.labels(*versions.values()).set(1)
-        registry.register(_Now(session, memory, dropped_rows))
+        counters = (self._requests, self._prompt_tokens, self._cached_tokens, self._completion_tokens)
+        self._registry = CollectorRegistry(auto_describe=False)
+        self._registry.register(_Counted(*counters, self._ttft, self._decode, build))
+        self._registry.register(_Now(session, memory, dropped_rows))
         self._unsubscribe = requests.subscribe(self._count)
 
     def close(self) -> None:
@@ -139,6 +139,19 @@ class Metrics:
             self._ttft.labels(model).observe(record.ttft_s)
         if record.completion_tokens > 1:
             self._decode.labels(model).observe(record.decode_s / (record.completion_tokens - 1))
+
+
+class _Counted(Collector):
+    """Metrics of the library, without the time at which each began: as text that is a metric of its own, ill-named."""
+
+    def __init__(self, *metrics: Collector) -> None:
+        self._metrics = metrics
+
+    def collect(self) -> Iterator[Metric]:
+        for each in self._metrics:
+            for family in each.collect():
+                family.samples = [sample for sample in family.samples if not sample.name.endswith("_created")]
+                yield family
 
 
 class _Now(Collector):

@@ -11,6 +11,7 @@ from hwledger_omlx.engine.config import EngineConfig
 from hwledger_omlx.errors import EngineError, ModelError, RequestError
 
 DEFAULT_PORT = 8000
+_BACKLOG = 2048
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -71,12 +72,20 @@ class ServerSettings:
             EngineError: the port is taken, or the host none of this machine.
         """
         family, address = self._addresses()[0]
+        # The protocol is named, for asyncio asks for it before it has TCP send without delay, as a stream must.
+        listening = socket.socket(family, socket.SOCK_STREAM, socket.IPPROTO_TCP)
         try:
-            return socket.create_server((address, self.port), family=family, backlog=2048)
+            if os.name == "posix":
+                listening.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            listening.bind((address, self.port))
+            listening.listen(_BACKLOG)
         except OSError as error:
+            listening.close()
             raise EngineError(
-                f"cannot listen on {self.host}, port {self.port}: {_reason(error)}; choose another --port or --host"
+                f"cannot listen on {self.host}, port {self.port}: {error.strerror or error}; "
+                "choose another --port or --host"
             ) from error
+        return listening
 
     def _addresses(self) -> list[tuple[socket.AddressFamily, str]]:
         try:
@@ -84,8 +93,3 @@ class ServerSettings:
         except (OSError, UnicodeError) as error:
             raise EngineError(f"cannot listen on {self.host!r}: {error}; give an address of this machine") from error
         return [(family, str(address[0])) for family, *_, address in found]
-
-
-def _reason(error: OSError) -> str:
-    # Python adds the address to the system's words.
-    return str(error) if error.errno is None or isinstance(error, socket.gaierror) else os.strerror(error.errno)
