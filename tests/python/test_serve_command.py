@@ -1,5 +1,6 @@
 """`hwledger-omlx serve`: where it listens, who gets in, and how it ends."""
 
+import contextlib
 import json
 import os
 import signal
@@ -7,7 +8,6 @@ import socket
 import subprocess
 import sys
 from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 
 import httpx
@@ -21,7 +21,7 @@ COMMAND = (sys.executable, "-m", "hwledger_omlx.cli", "serve")
 NO_MODEL = hw.EngineConfig(model=None, cache=None)
 
 
-@contextmanager
+@contextlib.contextmanager
 def serving(*arguments: object, home: Path) -> Iterator[tuple["subprocess.Popen[str]", str, str]]:
     """The process, where it serves, and what."""
     environment = {**os.environ, "HWLEDGER_OMLX_HOME": str(home)}
@@ -70,6 +70,31 @@ def test_a_signal_ends_it_after_the_answers_and_the_store_opens(
     stored = json.loads(opened.stats())
     opened.close()
     assert stored["tokens"] > 200
+
+
+@pytest.mark.parametrize(("patience_s", "code"), [(1, 0), (3600, 128 + signal.SIGTERM)])
+def test_an_answer_is_cut_off_after_a_while_or_at_a_second_signal(
+    tiny_model: Path, tmp_path: Path, patience_s: int, code: int
+) -> None:
+    kv = tmp_path / "kv"
+    options = ("--cache-dir", kv, "--shutdown-seconds", patience_s)
+    with serving(tiny_model, *options, home=tmp_path / "home") as (process, url, _):
+        asked = {"model": "tiny", "prompt": "on and on", "max_tokens": 3500, "temperature": 0, "stream": True}
+        with httpx.stream("POST", f"{url}/v1/completions", json=asked, timeout=60) as stream:
+            lines = stream.iter_lines()
+            next(lines)
+            process.send_signal(signal.SIGTERM)
+            if code:
+                with contextlib.suppress(httpx.ConnectError):
+                    while True:  # until it has heard the first one
+                        httpx.get(f"{url}/health")
+                process.send_signal(signal.SIGTERM)
+            with contextlib.suppress(httpx.RemoteProtocolError, httpx.ReadError):
+                assert "data: [DONE]" not in list(lines)
+        assert process.wait(120) == code
+    opened = hw.PagedCache().open(kv)
+    assert json.loads(opened.stats())["state"] == "running"
+    opened.close()
 
 
 def test_a_key_is_asked_for_wherever_there_is_one(tiny_model: Path, tmp_path: Path) -> None:
