@@ -64,9 +64,10 @@ class ForkServer:
             port=self._port,
             api_key=wanted.api_key,
             max_concurrent_requests=self._session.config.max_concurrent_requests,
-            model_dir=",".join(map(str, wanted.model_dirs)) or None,
         )
         settings = upstream.module("settings").init_settings(base_path=fork_home(), cli_args=given)
+        if wanted.model_dirs:
+            settings.model.model_dirs = [str(folder.resolve()) for folder in wanted.model_dirs]
         # Those may have come from the variables of the user's own server.
         settings.cache.ssd_cache_dir = settings.logging.log_dir = None
         wanted.check_key(settings.auth.api_key)
