@@ -90,7 +90,8 @@ def test_an_answer_is_cut_off_after_a_while_or_at_a_second_signal(
                         httpx.get(f"{url}/health")
                 process.send_signal(signal.SIGTERM)
             with contextlib.suppress(httpx.RemoteProtocolError, httpx.ReadError):
-                assert "data: [DONE]" not in list(lines)
+                # Where the end of the engine comes before that of the connection, the stream ends well, only too early.
+                assert len([line for line in lines if line.startswith("data: {")]) < 3500
         assert process.wait(120) == code
     opened = hw.PagedCache().open(kv)
     assert json.loads(opened.stats())["state"] == "running"
