@@ -30,6 +30,16 @@ def test_the_variable_sets_every_logger_of_ours(given: str, level: int) -> None:
     assert ("loud is no level; known are" in ran.stderr) == (given == "loud")
 
 
+def test_a_program_may_set_it_in_place_of_the_variable() -> None:
+    code = (
+        "import logging\n"
+        "from hwledger_omlx import logs\n"
+        "logs.configure(to_stderr=True, level='debug')\n"
+        "print(*{logging.getLogger(n).level for n in ('hwledger_omlx', 'omlx', 'uvicorn')}, logging.getLogger().level)"
+    )
+    assert run(code, "error").stdout.split() == ["10", "30"]
+
+
 @pytest.mark.parametrize(("given", "heard"), [("debug", True), ("info", False), ("", False)])
 def test_rust_is_heard_in_pythons_logging(given: str, heard: bool) -> None:
     code = (

@@ -18,8 +18,8 @@ CacheKind = Literal["paged", "fork"]
 class EngineConfig:
     """Settings of one engine."""
 
-    model: str | Path
-    """A local folder, or a Hugging Face id where online."""
+    model: str | Path | None
+    """A local folder, or a Hugging Face id where online; None for an engine that begins without a model."""
     cache_dir: str | Path | None = None
     """Folder of the KV cache that outlives the process; None for the default one."""
     cache: CacheKind | PagedCache | Mapping[str, Any] | None = "paged"

@@ -18,7 +18,8 @@ from typing import Any, TypeVar, cast
 from hwledger_omlx._native import KvPolicy
 from hwledger_omlx.cache.cache import Cache, Prompt
 from hwledger_omlx.engine import exit as process_exit
-from hwledger_omlx.engine import kv_policy, model_folder, progress, upstream
+from hwledger_omlx.engine import kv_policy, model_folder, progress, upstream, watched_pool
+from hwledger_omlx.engine.adoption import adopted
 from hwledger_omlx.engine.config import EngineConfig
 from hwledger_omlx.engine.events import Message
 from hwledger_omlx.engine.generation import LoadedModel
@@ -70,7 +71,7 @@ class Session:
     # -- life cycle ---------------------------------------------------------------------------------------------
 
     def start(self) -> None:
-        """Loads the fork and the configured model. Blocks until the engine takes requests.
+        """Loads the fork, and the configured model if there is one. Blocks until the engine takes requests.
 
         Raises:
             ForkError: no usable fork.
@@ -83,7 +84,7 @@ class Session:
                 raise EngineClosedError("this engine was closed; open a new one")
             if self._loop is not None:
                 return
-            folder = model_folder.locate(self.config.model)
+            folder = None if self.config.model is None else model_folder.locate(self.config.model)
             self._fork = load(self.config.fork)
             for name in ("scheduler", "engine_pool", "engine.batched"):
                 upstream.module(name)
@@ -91,8 +92,9 @@ class Session:
             self._start_loop()
             try:
                 self._kv_cache = open_cache(self.config, self._address)
-                self._on_loop(self._open_pool())
-                self._default_model = self._load_watched(folder)
+                self.run(self._open_pool())
+                if folder is not None:
+                    self._load_watched(folder)
             except BaseException:
                 self.close()
                 raise
@@ -137,14 +139,14 @@ class Session:
             paged_cache=self._opened_cache.binding,
             max_concurrent_requests=limit,
         )
+        watched_pool.watch(self._pool, loaded=self._adopt, unloading=self._let_go)
 
     async def _shut_down(self) -> None:
         if self._running is not None:
             await self._running.end_all()
         try:
-            for model in self._models.values():
-                await upstream.unload_model(self._pool, model.placed)
-            self._models.clear()
+            for model_id in list(self._models):
+                await upstream.unload_model(self._pool, model_id)
             if self._pool is not None:
                 await self._pool.shutdown()
                 self._pool = None
@@ -183,7 +185,23 @@ class Session:
     @property
     def models(self) -> dict[str, ModelFolder]:
         """The loaded models by id, the first one opened with the engine."""
-        return {model_id: model.folder for model_id, model in self._models.items()}
+        return {model_id: model.folder for model_id, model in self.loaded.items()}
+
+    @property
+    def loaded(self) -> dict[str, LoadedModel]:
+        """The loaded models by id, with the fork's engine of each."""
+        return dict(self._models)
+
+    @property
+    def pool(self) -> Any:
+        """The fork's `EnginePool`, for use on the engine's loop.
+
+        Raises:
+            EngineError: the engine was not started, or is closed.
+        """
+        if self._pool is None:
+            raise EngineError("the engine has no pool: it was not started, or is closed")
+        return self._pool
 
     @property
     def closed(self) -> bool:
@@ -206,12 +224,12 @@ class Session:
         Raises:
             ModelError: no model of that id is loaded.
         """
-        self._on_loop(self._unload(model_id))
+        self.run(self._unload(model_id))
 
     def _load_watched(self, folder: ModelFolder) -> str:
         show = progress.wanted(self.config.progress)
         with progress.loading(folder.model_id, folder.weights_bytes, upstream.active_bytes, show=show):
-            return self._on_loop(self._load(folder))
+            return self.run(self._load(folder))
 
     async def _load(self, folder: ModelFolder) -> str:
         # The pool's own lock does not cover its list of models, which each load makes anew.
@@ -228,29 +246,28 @@ class Session:
                 )
             return folder.model_id
         others = [model.placed.root for model in self._models.values()]
-        placed = await upstream.load_model(self._pool, folder, others)
-        # The fork swallows what goes wrong with its cache, and a hook that was refused attaches none.
-        if self.config.cache == "fork" and not upstream.has_fork_cache(placed):
-            logger.warning("%s runs without a KV cache: the fork could not open it", folder.model_id)
-        if self._opened_cache.store is not None and attached(upstream.scheduler_of(placed)) is None:
-            logger.warning("%s runs without a KV cache: patch 003-paged-cache is not in use", folder.model_id)
-        try:
-            fitted = await kv_policy.fit(self._kv_policy, folder, placed, self.fork.hooks)
-        except Error:
-            await upstream.unload_model(self._pool, placed)
-            raise
-        fitted.put_in_force()
-        self._models[folder.model_id] = LoadedModel(folder, placed)
+        await upstream.load_model(self._pool, folder, others)
         return folder.model_id
+
+    async def _adopt(self, model_id: str) -> None:
+        """Takes in a model that the pool has loaded, for us or for a request of the fork's server."""
+        cache, hooks = self._opened_cache, self.fork.hooks
+        model = await adopted(self._pool, model_id, cache, lambda: self._kv_policy, hooks)
+        if model is not None:
+            self._models[model_id] = model
+            self._default_model = self._default_model or model_id
+
+    async def _let_go(self, model_id: str) -> None:
+        """Ends what runs on a model that the pool is about to unload."""
+        if self._models.pop(model_id, None) is not None:
+            await self._requests.end_all(model_id)
 
     async def _unload(self, model_id: str) -> None:
         async with self._pool_lock():
             if not model_id:
                 raise ModelError("unload takes the id of a loaded model")
-            model = self._model(model_id, ModelError)
-            del self._models[model_id]
-            await self._requests.end_all(model_id)
-            await upstream.unload_model(self._pool, model.placed)
+            self._model(model_id, ModelError)
+            await upstream.unload_model(self._pool, model_id)
             await asyncio.to_thread(self._opened_cache.flush)
 
     # -- KV policies --------------------------------------------------------------------------------------------
@@ -262,7 +279,7 @@ class Session:
             KvPolicyError: it is no policy, or a model cannot take it. Then nothing has changed.
             ModelError: no model of that id is loaded.
         """
-        self._on_loop(self._set_kv_policy(kv_policy.parse(policy), model_id))
+        self.run(self._set_kv_policy(kv_policy.parse(policy), model_id))
 
     async def _set_kv_policy(self, policy: KvPolicy, model_id: str | None) -> None:
         async with self._pool_lock():
@@ -326,7 +343,7 @@ class Session:
         async def end() -> bool:
             return self._requests.end(request_id)
 
-        return self._on_loop(end())
+        return self.run(end())
 
     def give_up(self, request_id: str) -> None:
         """Ends a request that nobody listens to any more, where it still runs.
@@ -362,8 +379,12 @@ class Session:
             raise EngineError("the engine was not started")
         return self._loop
 
-    def _on_loop(self, work: Coroutine[Any, Any, T]) -> T:
-        """The result of a coroutine, waited for on a thread that is not the loop's."""
+    def begin(self, work: Coroutine[Any, Any, T]) -> concurrent.futures.Future[T]:
+        """Has a coroutine run on the engine's loop. Ends with the engine, at the latest.
+
+        Raises:
+            EngineClosedError: the engine is closed.
+        """
         try:
             with self._lifecycle:
                 call = asyncio.run_coroutine_threadsafe(work, self._open_loop())
@@ -372,7 +393,15 @@ class Session:
             work.close()
             raise
         call.add_done_callback(self._calls.discard)
+        return call
+
+    def run(self, work: Coroutine[Any, Any, T]) -> T:
+        """The result of a coroutine that runs on the engine's loop; waits, so call it on another thread.
+
+        Raises:
+            EngineClosedError: the engine is closed, or was meanwhile.
+        """
         try:
-            return call.result()
+            return self.begin(work).result()
         except concurrent.futures.CancelledError as error:
             raise EngineClosedError("the engine was closed meanwhile") from error

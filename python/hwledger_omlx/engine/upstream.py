@@ -1,4 +1,4 @@
-"""The fork as the engine uses it: the one place of `engine/` that knows upstream's names.
+"""The fork as the engine uses it: beside `watched_pool` and `activity`, the place of `engine/` that knows its names.
 
 Everything is imported late, after the patch series has been applied. Names are those of oMLX 0.3.6 to flyto-mlx 0.7.0;
 a fork that lacks one gets a `ForkError` that names it.
@@ -20,8 +20,7 @@ from typing import Any, TypeVar
 from hwledger_omlx.engine.events import ToolCall
 from hwledger_omlx.engine.model_folder import ModelFolder
 from hwledger_omlx.engine.request import GenerateRequest
-from hwledger_omlx.errors import EngineError, ForkError, ModelError, RequestError
-from hwledger_omlx.fork import threads
+from hwledger_omlx.errors import EngineError, Error, ForkError, ModelError, RequestError
 from hwledger_omlx.fork.home import home
 from hwledger_omlx.hooks.paged_cache.binding import Binding
 
@@ -58,6 +57,11 @@ def attribute(owner: Any, name: str) -> Any:
 def active_bytes() -> int:
     """Bytes of all MLX arrays that are alive now."""
     return int(attribute(importlib.import_module("mlx.core"), "get_active_memory")())
+
+
+def mlx_memory_bytes(which: str) -> int:
+    """MLX's own count: `active` of all arrays now, `cache` of what it keeps for new ones, `peak` of the most so far."""
+    return int(attribute(importlib.import_module("mlx.core"), f"get_{which}_memory")())
 
 
 def open_pool(*, fork_cache_dir: Path | None, paged_cache: Binding | None, max_concurrent_requests: int) -> Any:
@@ -129,16 +133,25 @@ async def load_model(pool: Any, folder: ModelFolder, others: Sequence[Path]) -> 
     try:
         with _quiet():
             engine = await pool.get_engine(pool_id, force_lm=True)
-    except ForkError:
+    except Error:
         raise
     except Exception as error:
         # mlx-lm and the fork raise what their parsers raise: KeyError, ValueError, RuntimeError, ...
-        raise ModelError(_load_failure(folder, error)) from error
-    threads.end_without_streams(getattr(getattr(engine, "_engine", None), "engine", None))
-    if not hasattr(engine, "_apply_chat_template"):
-        await unload_model(pool, Placed(engine, pool_id, root))
+        raise ModelError(load_failure(folder.path, folder.model_type, error)) from error
+    if not _generates_text(engine):
+        await unload_model(pool, pool_id)
         raise ModelError(f"{folder.path} holds a {folder.model_type} model, which does not generate text")
     return Placed(engine, pool_id, root)
+
+
+def placed_in(pool: Any, pool_id: str) -> Placed | None:
+    """A model that the pool has loaded, by its own accord too; None where it does not generate text."""
+    entry = pool.get_entry(pool_id)
+    return Placed(entry.engine, pool_id, Path(entry.model_path)) if _generates_text(entry.engine) else None
+
+
+def _generates_text(engine: Any) -> bool:
+    return hasattr(engine, "_apply_chat_template") and hasattr(engine, "_engine")
 
 
 def scheduler_of(placed: Placed) -> Any:
@@ -163,33 +176,23 @@ def _discovered(pool: Any, folder: ModelFolder, others: Sequence[Path]) -> tuple
     # The pool names a model by its folder, which for a snapshot of the hub is a commit; and in a folder with a
     # subfolder that has a config.json of its own it finds that one alone. A link shows it this model, by our name.
     linked = home() / "models" / hashlib.blake2b(bytes(folder.path), digest_size=8).hexdigest()
-    for root in (folder.path, linked):
+    for root in (folder.path, linked) if folder.path.name == folder.model_id else (linked,):
         if root is linked:
             linked.mkdir(parents=True, exist_ok=True)
             link = linked / folder.model_id
             if not link.is_symlink():
                 link.symlink_to(folder.path, target_is_directory=True)
         # discover_models forgets what it is not given, so the loaded ones are named again.
-        pool.discover_models([str(each) for each in (*others, root)])
-        for pool_id in pool.get_model_ids():
-            if Path(pool.get_entry(pool_id).model_path).resolve() == folder.path:
-                return root, pool_id
+        pool.discover_models([str(each) for each in (root, *others)])
+        entry = pool.get_entry(folder.model_id)
+        if entry is not None and Path(entry.model_path).resolve() == folder.path:
+            return root, folder.model_id
     raise ModelError(f"the fork finds no model that it knows in {folder.path} ({folder.model_type})")
 
 
-def _snapshot_store(engine: Any) -> Any:
-    # Not in `unload_model`, where a variable would keep the scheduler while the fork waits for the memory.
-    scheduler = getattr(getattr(getattr(engine, "_engine", None), "engine", None), "scheduler", None)
-    return getattr(scheduler, "_boundary_snapshot_store", None)
-
-
-async def unload_model(pool: Any, placed: Placed) -> None:
+async def unload_model(pool: Any, pool_id: str) -> None:
     """Stops the model's engine and releases its memory, once its KV is stored."""
-    # The fork drops this store with its thread still running, so it is ended from here.
-    snapshots = _snapshot_store(placed.engine)
-    await attribute(pool, "_unload_engine")(placed.pool_id)
-    if snapshots is not None:
-        await asyncio.to_thread(snapshots.shutdown)
+    await attribute(pool, "_unload_engine")(pool_id)
 
 
 @contextlib.contextmanager
@@ -205,13 +208,14 @@ def _quiet() -> Iterator[None]:
         logger.setLevel(level)
 
 
-def _load_failure(folder: ModelFolder, error: Exception) -> str:
+def load_failure(path: Path, model_type: str, error: Exception) -> str:
+    """What to tell of a model that the fork could not load."""
     lines = [line.strip() for line in str(error).splitlines() if line.strip()] or [type(error).__name__]
     reason = " ".join(lines[:2])[:300].rstrip(" :,")
     if isinstance(error, ValueError) and "not supported" in reason:
-        return f"{folder.path}: architecture {folder.model_type!r} is not supported by this mlx-lm; {reason}"
+        return f"{path}: architecture {model_type!r} is not supported by this mlx-lm; {reason}"
     return (
-        f"{folder.path} ({folder.model_type}) could not be loaded: {type(error).__name__}: {reason}; check that its "
+        f"{path} ({model_type}) could not be loaded: {type(error).__name__}: {reason}; check that its "
         "config.json and weights belong together, or fetch the model again"
     )
 

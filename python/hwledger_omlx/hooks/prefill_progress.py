@@ -1,11 +1,12 @@
 """Tells whoever asked how far the prefill of a request is, each time upstream's own tracker is told.
 
-It counts nothing itself, and knows of no request but those subscribed to.
+It counts the chunks of each model, as a sign of life, and knows of no request but those subscribed to.
 """
 
 import importlib
 import logging
 import threading
+from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
@@ -19,6 +20,7 @@ _log = logging.getLogger("hwledger_omlx.fork")
 # Read on the inference thread without a lock: a single dict lookup is atomic, and writers replace single entries.
 _subscribers: dict[str, Progress] = {}
 _failed = threading.Event()
+_chunks: Counter[str] = Counter()
 
 
 def subscribe(request_id: str, callback: Progress) -> None:
@@ -35,15 +37,20 @@ def unsubscribe(request_id: str) -> None:
     _subscribers.pop(request_id, None)
 
 
+def chunks_of(model_name: str) -> int:
+    """Chunks of prefill that models of that name, the last part of their path, have made in this process."""
+    return _chunks[model_name]
+
+
 def update(wrapped: Callable[..., Any], instance: Any, args: Sequence[Any], kwargs: Mapping[str, Any]) -> Any:
     """Around `omlx.prefill_progress:PrefillProgressTracker.update`."""
     result = wrapped(*args, **kwargs)
-    if _subscribers:
-        _tell(*args, **kwargs)
+    _tell(*args, **kwargs)
     return result
 
 
-def _tell(request_id: str, processed: int, total: int, *_: Any, **__: Any) -> None:
+def _tell(request_id: str, processed: int, total: int, model_id: str = "", *_: Any, **__: Any) -> None:
+    _chunks[model_id] += 1
     callback = _subscribers.get(request_id)
     if callback is None:
         return

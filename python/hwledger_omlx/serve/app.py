@@ -1,0 +1,171 @@
+"""The fork's FastAPI application on the pool of our engine, with `/metrics` and `/health` of ours before it.
+
+The one place of `serve/` that knows the names of the fork's server. Everything here runs on the engine's loop.
+"""
+
+import argparse
+import asyncio
+import contextlib
+import logging
+from collections.abc import AsyncIterator, Iterator
+from pathlib import Path
+from typing import Any
+
+from fastapi import Depends, FastAPI, Request, Response
+from fastapi.responses import JSONResponse
+from starlette.concurrency import run_in_threadpool
+from starlette.types import ASGIApp, Receive, Scope, Send
+
+from hwledger_omlx.engine import upstream
+from hwledger_omlx.engine.session import Session
+from hwledger_omlx.errors import EngineError, Error, KvPolicyError, ModelError, ModelNotFoundError, RequestError
+from hwledger_omlx.fork.home import fork_home
+from hwledger_omlx.serve.health import Health
+from hwledger_omlx.serve.heartbeat import Heartbeat
+from hwledger_omlx.serve.metrics import Metrics
+from hwledger_omlx.serve.settings import ServerSettings
+
+
+class ForkServer:
+    """The fork's server module, set up for one engine. There is one application in a process.
+
+    Args:
+        session: a started engine, without models.
+        settings: the server's.
+        port: where it listens.
+    """
+
+    def __init__(self, session: Session, settings: ServerSettings, port: int) -> None:
+        self._session = session
+        self._wanted = settings
+        self._port = port
+        with _root_logger_kept():
+            self._server = upstream.module("server")
+        self._state = upstream.attribute(self._server, "_server_state")
+        if self._state.engine_pool is not None:
+            raise EngineError("this process has a server already; the fork has one application: start another process")
+        self._app: FastAPI = upstream.attribute(self._server, "app")
+        self._middleware = list(self._app.user_middleware)
+        self._settings: Any = None
+        self._folders: list[str] = []
+
+    def prepare(self) -> None:
+        """Reads the settings of the admin page and has the fork set up its application. No model is loaded yet.
+
+        Raises:
+            RequestError: the server would listen beyond this machine without an API key.
+        """
+        # It has the API key in plain text.
+        fork_home().mkdir(parents=True, exist_ok=True)
+        fork_home().chmod(0o700)
+        wanted = self._wanted
+        given = argparse.Namespace(
+            host=wanted.host,
+            port=self._port,
+            api_key=wanted.api_key,
+            max_concurrent_requests=self._session.config.max_concurrent_requests,
+        )
+        settings = upstream.module("settings").init_settings(base_path=fork_home(), cli_args=given)
+        if wanted.model_dirs:
+            settings.model.model_dirs = [str(folder.resolve()) for folder in wanted.model_dirs]
+        # Those may have come from the variables of the user's own server.
+        settings.cache.ssd_cache_dir = settings.logging.log_dir = None
+        wanted.check_key(settings.auth.api_key)
+        settings.ensure_directories()
+        self._settings = settings
+        self._folders = [str(folder) for folder in settings.model.get_model_dirs(settings.base_path)]
+        self._app.middleware_stack = None
+        self._server.init_server(model_dirs=self._folders, api_key=settings.auth.api_key, global_settings=settings)
+        self._app.add_exception_handler(Error, _failed)
+        # In place of the pool that it has made: one engine, one pool. Settings of a model count from its loading on.
+        self._state.engine_pool = self._session.pool
+        self._session.pool._settings_manager = self._state.settings_manager
+
+    def offer(self) -> None:
+        """Has the fork offer the loaded models, and those of the folders, which it loads when they are asked for."""
+        pool, manager, loaded = self._session.pool, self._state.settings_manager, self._session.loaded
+        roots = [str(model.placed.root) for model in loaded.values()]
+        pool.discover_models([*roots, *self._folders], manager.get_pinned_model_ids())
+        pool.apply_settings_overrides(manager)
+        chosen = manager.get_default_model_id()
+        self._state.default_model = chosen if chosen in pool.get_model_ids() else next(iter(loaded), None)
+
+    @property
+    def model_ids(self) -> list[str]:
+        """Every model that a request may name."""
+        return list(self._session.pool.get_model_ids())
+
+    def application(self, metrics: Metrics, health: Health, heartbeat: Heartbeat) -> ASGIApp:
+        """What is served."""
+
+        @contextlib.asynccontextmanager
+        async def lifespan(_: FastAPI) -> AsyncIterator[None]:
+            async with self._server.lifespan(self._app):
+                watching = asyncio.create_task(heartbeat.watch())
+                try:
+                    yield
+                finally:
+                    watching.cancel()
+
+        outer = FastAPI(lifespan=lifespan, openapi_url=None, docs_url=None, redoc_url=None)
+
+        # Not `async`: FastAPI runs it on a thread of its own, and the engine's loop goes on.
+        @outer.get("/metrics", dependencies=[Depends(self._server.verify_api_key)])
+        def read_metrics(request: Request) -> Response:
+            body, media_type = metrics.exposition(request.headers.get("accept", ""))
+            return Response(body, media_type=media_type)
+
+        @outer.get("/health")
+        async def read_health() -> JSONResponse:
+            said = {**await self._server.health(), **await run_in_threadpool(health.report)}
+            return JSONResponse(said, status_code=503 if said["status"] == "stuck" else 200)
+
+        outer.mount("/", self._app)
+        return outer if self._wanted.is_local else _KeyRequired(outer, self._settings)
+
+    def release(self) -> None:
+        """Leaves the fork's application as it was found, so that this process may serve again."""
+        self._app.user_middleware[:] = self._middleware
+        self._app.middleware_stack = None
+        self._server._server_state.__init__()
+
+
+class _KeyRequired:
+    """Takes back what the admin page lets its user do: to have everybody in without a key."""
+
+    def __init__(self, app: ASGIApp, settings: Any) -> None:
+        self._app = app
+        self._settings = settings
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        self._settings.auth.skip_api_key_verification = False
+        await self._app(scope, receive, send)
+
+
+@contextlib.contextmanager
+def _root_logger_kept() -> Iterator[None]:
+    """The fork's server sets the root logger up when it is imported; a library leaves that to its user."""
+    root = logging.getLogger()
+    handlers, level = list(root.handlers), root.level
+    try:
+        yield
+    finally:
+        root.handlers[:] = handlers
+        root.setLevel(level)
+
+
+async def _failed(_: Request, error: Exception) -> JSONResponse:
+    """An error of ours, as OpenAI's clients expect it: most often a model that cannot be loaded as it should be."""
+    status = 500
+    if isinstance(error, ModelNotFoundError):
+        status = 404
+    elif isinstance(error, ModelError | KvPolicyError | RequestError):
+        status = 400
+    kind = "server_error" if status == 500 else "invalid_request_error"
+    said = {"message": str(error), "type": kind, "param": None, "code": None}
+    return JSONResponse({"error": said}, status_code=status)
+
+
+def folders_of(text: str) -> tuple[Path, ...]:
+    """The folders of a comma-separated list, as `omlx serve --model-dir` takes it."""
+    return tuple(Path(part.strip()).expanduser() for part in text.split(",") if part.strip())

@@ -1,0 +1,106 @@
+"""What `/health` says of the server: its versions, models, cache and memory, and whether it gets on."""
+
+import ctypes
+import ctypes.util
+import importlib.metadata
+import platform
+import sys
+import time
+from dataclasses import asdict
+from typing import Any, Literal
+
+import psutil
+
+from hwledger_omlx import __version__
+from hwledger_omlx.engine.activity import activity
+from hwledger_omlx.engine.session import Session
+from hwledger_omlx.serve.heartbeat import Heartbeat
+
+Status = Literal["ok", "busy", "stuck"]
+
+_MACOS_PRESSURE = {1: "normal", 2: "warning", 4: "critical"}
+"""`kern.memorystatus_vm_pressure_level`; the values of dispatch/source.h, DISPATCH_MEMORYPRESSURE_*."""
+
+
+class Health:
+    """The health of one server. Its methods may be called on any thread, and none waits for the engine."""
+
+    def __init__(self, session: Session, heartbeat: Heartbeat) -> None:
+        self._session = session
+        self._heartbeat = heartbeat
+        self._began_s = time.monotonic()
+        self._process = psutil.Process()
+        self.versions = versions(session)
+
+    def report(self) -> dict[str, Any]:
+        """The report as JSON has it; `status` is the verdict."""
+        stuck = self._heartbeat.stuck()
+        models = self._models()
+        busy = any(model["requests_running"] or model["requests_waiting"] for model in models)
+        status: Status = "stuck" if stuck else "busy" if busy else "ok"
+        return {
+            "status": status,
+            "stuck": [asdict(each) for each in stuck],
+            "stuck_after_s": self._heartbeat.stuck_after_s,
+            "uptime_s": time.monotonic() - self._began_s,
+            "versions": self.versions,
+            "models": models,
+            "cache": self._cache(),
+            "memory": {"resident_bytes": self._process.memory_info().rss, **memory_pressure()},
+        }
+
+    def _models(self) -> list[dict[str, Any]]:
+        return [
+            {
+                "id": model_id,
+                "weights_bytes": model.folder.weights_bytes,
+                "context_tokens": model.folder.context_tokens,
+                "kv_policy": at.kv_policy,
+                "requests_running": at.running,
+                "requests_waiting": at.waiting,
+            }
+            for model_id, model in self._session.loaded.items()
+            if (at := activity(model.placed)) is not None
+        ]
+
+    def _cache(self) -> dict[str, Any]:
+        cache = self._session.cache
+        stats = cache.stats()
+        said: dict[str, Any] = {"kind": cache.kind, "state": stats.state, "why": stats.state_why}
+        if stats.uncached_models:
+            said["uncached_models"] = dict(stats.uncached_models)
+        return said
+
+
+def versions(session: Session) -> dict[str, str]:
+    """What runs here, by name."""
+    fork = session.fork.fork
+    return {
+        "hwledger-omlx": __version__,
+        "fork": f"{fork.distribution or 'checkout'} {fork.version}",
+        "mlx": importlib.metadata.version("mlx"),
+        "mlx-lm": importlib.metadata.version("mlx-lm"),
+        "python": platform.python_version(),
+    }
+
+
+def memory_pressure() -> dict[str, Any]:
+    """Memory of the system, and how scarce the kernel says it is, where it says so."""
+    memory = psutil.virtual_memory()
+    return {
+        "system_total_bytes": memory.total,
+        "system_available_bytes": memory.available,
+        "available_share": memory.available / memory.total,
+        "pressure": _macos_pressure() if sys.platform == "darwin" else None,
+    }
+
+
+def _macos_pressure() -> str | None:
+    """The level of the kernel; None where it does not say."""
+    libc = ctypes.CDLL(ctypes.util.find_library("c"), use_errno=True)
+    level = ctypes.c_int()
+    size = ctypes.c_size_t(ctypes.sizeof(level))
+    name = b"kern.memorystatus_vm_pressure_level"
+    if libc.sysctlbyname(name, ctypes.byref(level), ctypes.byref(size), None, ctypes.c_size_t(0)) != 0:
+        return None
+    return _MACOS_PRESSURE.get(level.value)

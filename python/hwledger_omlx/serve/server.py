@@ -1,0 +1,171 @@
+"""One server: an engine, the fork's application on it, and uvicorn on the engine's loop. Starts, waits and stops."""
+
+import concurrent.futures
+import logging
+import threading
+from collections.abc import Callable, Mapping
+from socket import socket
+from types import TracebackType
+from typing import Self
+
+import uvicorn
+
+from hwledger_omlx.engine import model_folder
+from hwledger_omlx.engine.session import Session
+from hwledger_omlx.errors import EngineError
+from hwledger_omlx.serve.app import ForkServer
+from hwledger_omlx.serve.health import Health
+from hwledger_omlx.serve.heartbeat import Heartbeat
+from hwledger_omlx.serve.metrics import Metrics, Report
+from hwledger_omlx.serve.settings import ServerSettings
+
+logger = logging.getLogger(__name__)
+
+
+class Server:
+    """A server that is not started yet.
+
+    Args:
+        settings: what it may be told.
+        memory: gives the memory of the engine, layer by layer, for the metrics; None where nobody measures it.
+        dropped_rows: gives the rows that the request ledger had to drop, by reason; None where there is no ledger.
+    """
+
+    def __init__(
+        self,
+        settings: ServerSettings,
+        *,
+        memory: Callable[[Session], Report] | None = None,
+        dropped_rows: Callable[[], Mapping[str, int]] | None = None,
+    ) -> None:
+        self.settings = settings
+        self.session = Session(settings.engine)
+        self._memory = memory
+        self._dropped_rows = dropped_rows
+        self._metrics: Metrics | None = None
+        self._fork: ForkServer | None = None
+        self._uvicorn: _Uvicorn | None = None
+        self._serving: concurrent.futures.Future[None] | None = None
+        self._address: tuple[str, int] | None = None
+
+    def start(self) -> None:
+        """Loads the models and serves. Returns when requests are taken; blocks to load.
+
+        Raises:
+            EngineError: the port cannot be listened on, or the process serves already.
+            RequestError: the server would listen beyond this machine without an API key.
+            Error: whatever `Session.start` and `Session.load` raise.
+        """
+        listening = self.settings.listen()
+        try:
+            self._start(listening)
+        except BaseException:
+            listening.close()
+            self.stop()
+            raise
+
+    def _start(self, listening: socket) -> None:
+        session, settings = self.session, self.settings
+        folders = [model_folder.locate(model) for model in settings.models]
+        session.start()
+        self._address = listening.getsockname()[:2]
+        fork = self._fork = ForkServer(session, settings, self._address[1])
+        session.run(_called(fork.prepare))
+        for folder in folders:
+            session.load(folder.path)
+        session.run(_called(fork.offer))
+        heartbeat = Heartbeat(lambda: session.loaded, settings.stuck_after_s)
+        health = Health(session, heartbeat)
+        memory = self._memory
+        self._metrics = Metrics(
+            session,
+            versions=health.versions,
+            memory=None if memory is None else lambda: memory(session),
+            dropped_rows=self._dropped_rows,
+        )
+        serving = self._uvicorn = _Uvicorn(
+            uvicorn.Config(
+                fork.application(self._metrics, health, heartbeat),
+                log_config=None,
+                access_log=logging.getLogger("uvicorn.access").isEnabledFor(logging.DEBUG),
+                lifespan="on",
+                # uvicorn takes whole seconds.
+                timeout_graceful_shutdown=max(1, round(settings.shutdown_s)),
+            )
+        )
+        self._serving = session.begin(serving.serve([listening]))
+        self._serving.add_done_callback(lambda _: serving.ready.set())
+        serving.ready.wait()
+        if self._serving.done():
+            self._serving.result()
+            raise EngineError("the server ended while it started")
+
+    @property
+    def url(self) -> str:
+        """Where it listens."""
+        if self._address is None:
+            raise EngineError("the server was not started")
+        host, port = self._address
+        return f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}"
+
+    @property
+    def model_ids(self) -> list[str]:
+        """Every model that a request may name, loaded or not."""
+        return [] if self._fork is None else self._fork.model_ids
+
+    def end_soon(self) -> None:
+        """Has the server take no more requests and end with those under way. Does not wait; a signal handler may."""
+        if self._uvicorn is not None:
+            self._uvicorn.should_exit = True
+
+    def wait(self) -> None:
+        """Returns when the server has ended.
+
+        Raises:
+            Exception: whatever ended it before its time.
+        """
+        if self._serving is not None:
+            self._serving.result()
+
+    def stop(self) -> None:
+        """Ends the server: answers under way have `shutdown_s`; then the engine is closed. Safe to call twice."""
+        try:
+            self.end_soon()
+            if self._serving is not None:
+                concurrent.futures.wait([self._serving])
+        finally:
+            if self._metrics is not None:
+                self._metrics.close()
+            self.session.close()
+            fork, self._fork = self._fork, None
+            if fork is not None:
+                fork.release()
+
+    def __enter__(self) -> Self:
+        self.start()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.stop()
+
+
+class _Uvicorn(uvicorn.Server):
+    """Tells when it takes requests, and never ends the process."""
+
+    def __init__(self, config: uvicorn.Config) -> None:
+        super().__init__(config)
+        self.ready = threading.Event()
+
+    async def startup(self, sockets: list[socket] | None = None) -> None:
+        try:
+            await super().startup(sockets)
+        except SystemExit as error:
+            raise EngineError("the fork's application could not start; its own log says why") from error
+        self.ready.set()
+
+
+async def _called(function: Callable[[], None]) -> None:
+    """On the engine's loop, which the fork's locks are bound to."""
+    function()

@@ -1,0 +1,124 @@
+"""When a model counts as stuck: with a clock of the test's own, and a core that does what the test says."""
+
+from collections.abc import Iterator
+from concurrent.futures import Future
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+
+from hwledger_omlx.hooks import prefill_progress
+from hwledger_omlx.serve.heartbeat import Heartbeat
+
+LIMIT_S = 60.0
+
+
+class Thread:
+    """An inference thread: it answers when the test lets it."""
+
+    def __init__(self) -> None:
+        self.free = True
+        self.asked: list[Future[int]] = []
+
+    def submit(self, _: Any) -> "Future[int]":
+        answer: Future[int] = Future()
+        self.asked.append(answer)
+        if self.free:
+            answer.set_result(1)
+        return answer
+
+    def answer(self) -> None:
+        self.free = True
+        for each in self.asked:
+            if not each.done():
+                each.set_result(1)
+
+
+class Watched:
+    """A heartbeat over one model."""
+
+    def __init__(self) -> None:
+        self.now_s = 1000.0
+        self.thread = Thread()
+        config = SimpleNamespace(model_name="/models/heartbeat-test")
+        self.scheduler = SimpleNamespace(
+            requests={}, waiting=[], config=config, has_requests=lambda: bool(self.scheduler.requests)
+        )
+        self.core = SimpleNamespace(
+            scheduler=self.scheduler, _output_collectors={}, _steps_executed=0, _mlx_executor=self.thread
+        )
+        self.model: Any = SimpleNamespace(
+            placed=SimpleNamespace(engine=SimpleNamespace(_engine=SimpleNamespace(engine=self.core)))
+        )
+        self.heartbeat = Heartbeat(lambda: {"m": self.model}, LIMIT_S, clock=lambda: self.now_s)
+        self.heartbeat.look()
+
+    def begin(self, *, taken_in: bool = True) -> None:
+        self.core._output_collectors["r"] = object()
+        if taken_in:
+            self.scheduler.requests["r"] = object()
+
+    def after(self, seconds: float) -> list[str]:
+        self.now_s += seconds
+        self.heartbeat.look()
+        return [each.why for each in self.heartbeat.stuck()]
+
+
+@pytest.fixture
+def watched() -> Iterator[Watched]:
+    return Watched()
+
+
+def test_idle_is_never_stuck(watched: Watched) -> None:
+    assert not watched.after(10 * LIMIT_S)
+    watched.begin()
+    assert not watched.after(LIMIT_S - 1)
+
+
+def test_a_thread_that_hangs_is_stuck_until_it_goes_on(watched: Watched) -> None:
+    watched.begin()
+    watched.thread.free = False
+    assert not watched.after(1)
+    assert not watched.after(LIMIT_S - 2)
+    (why,) = watched.after(2)
+    assert why.startswith("the inference thread has been busy with one thing for 60 s")
+    watched.thread.answer()
+    watched.core._steps_executed += 1
+    assert not watched.after(1)
+
+
+def test_steps_and_chunks_of_prefill_are_signs_of_life(watched: Watched) -> None:
+    watched.begin()
+    watched.thread.free = False
+    for _ in range(3):
+        watched.core._steps_executed += 1
+        assert not watched.after(LIMIT_S - 1)
+    for done in range(3):
+        prefill_progress.update(lambda *_: None, None, ("r", done, 9, "heartbeat-test"), {})
+        assert not watched.after(LIMIT_S - 1)
+    assert watched.after(LIMIT_S)
+
+
+def test_a_free_thread_that_makes_no_step_is_stuck_too(watched: Watched) -> None:
+    watched.begin()
+    assert not watched.after(1)
+    assert watched.after(LIMIT_S) == ["the inference thread is free and makes no step"]
+
+
+def test_a_request_that_the_thread_has_no_time_to_take_in_counts(watched: Watched) -> None:
+    watched.thread.free = False
+    watched.after(1)
+    watched.begin(taken_in=False)
+    assert watched.after(LIMIT_S)
+    watched.thread.answer()
+    # What the scheduler does not know and the thread has no work for is nothing to wait for.
+    assert not watched.after(1)
+
+
+def test_a_model_that_was_unloaded_is_forgotten(watched: Watched) -> None:
+    watched.begin()
+    assert watched.after(LIMIT_S + 1)
+    watched.core.scheduler = None
+    assert not watched.after(1)
+    watched.model = Watched().model
+    assert not watched.after(1)
