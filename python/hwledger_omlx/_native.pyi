@@ -387,6 +387,21 @@ class Ledger:
             LedgerError: the database cannot be read.
         """
 
+    def reconcile(self, *, model: str | None = None, since_unix_s: float | None = None) -> str:
+        """What was predicted against what was measured, by model and device. Keeps what the runtime was found to take.
+
+        Raises:
+            LedgerLockedError: another process keeps it from being kept.
+            LedgerError: the database cannot be read or written.
+        """
+
+    def fitted_runtime(self, model: str, device: str) -> str:
+        """What the runtime takes for a model on a device, as it was kept last; `null` where that is not known.
+
+        Raises:
+            LedgerError: the database cannot be read.
+        """
+
     def stats(self) -> str:
         """What became of the rows since it was opened."""
 

@@ -11,7 +11,7 @@ MB = 1_000_000
 def record(request_id, **fields):
     usual = {
         "model_id": "notes", "kv_policy": "16", "prompt_tokens": 512, "cached_tokens": 128, "completion_tokens": 64,
-        "finish_reason": "stop", "arrival_unix_s": time.time(), "queue_s": 0.25, "prefill_s": 1.5, "ttft_s": 1.75,
+        "finish_reason": "stop", "arrived_unix_s": time.time(), "queue_s": 0.25, "prefill_s": 1.5, "ttft_s": 1.75,
         "decode_s": 2.0, "total_s": 3.75, "batch_peak": 1, "kv_bytes": 1 * MB, "peak_bytes": 12 * MB,
         "weights_bytes": 8 * MB, "chunk_tokens": 512,
     }  # fmt: skip
@@ -20,7 +20,7 @@ def record(request_id, **fields):
 
 def row(request_id, **fields):
     usual = {
-        "model": "notes", "device": "cpu", "kv_policy": "16", "finish_reason": "stop", "arrival_unix_s": time.time(),
+        "model": "notes", "device": "cpu", "kv_policy": "16", "finish_reason": "stop", "arrived_unix_s": time.time(),
         "prompt_tokens": 512, "cached_tokens": 128, "completion_tokens": 64, "queue_s": 0.25, "prefill_s": 1.5,
         "ttft_s": 1.75, "decode_s": 2.0, "total_s": 3.75, "batch_peak": 1, "chunk_tokens": 512,
         "weights_bytes": 8 * MB, "kv_bytes": 1 * MB, "peak_bytes": 12 * MB, "predicted_weights_bytes": 8 * MB,

@@ -53,7 +53,7 @@ def begin(process):
 def test_rows_are_read_back_as_they_were(tmp_path):
     rows = [
         row("a"),
-        row("b", prediction_error="unknown", predicted_peak_bytes=None, ttft_s=None, arrival_unix_s=time.time() / 3),
+        row("b", prediction_error="unknown", predicted_peak_bytes=None, ttft_s=None, arrived_unix_s=time.time() / 3),
         row("ö \N{SNOWMAN}", model="[bold]", kv_policy="4,0-1:16", peak_bytes=2**62),
     ]  # fmt: skip
     with Ledger.open(tmp_path / "deep" / "ledger.sqlite3", max_age_s=None) as ledger:

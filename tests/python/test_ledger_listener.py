@@ -33,16 +33,18 @@ def rows(ledger):
 def test_every_end_of_a_request_is_a_row(ledger):
     listening(ledger)
     requests.publish(record("done"))
-    requests.publish(record("gone", finish_reason="cancelled", completion_tokens=0, ttft_s=float("nan")))
-    requests.publish(record("bad", finish_reason="error", decode_s=None))
+    requests.publish(record("gone", finish_reason="cancelled", completion_tokens=0, prefill_s=0.0, ttft_s=0.0,
+                            decode_s=0.0, peak_bytes=0))  # fmt: skip
+    requests.publish(record("bad", finish_reason="error", decode_s=0.0))
     requests.publish(record("theirs", model_id="somebody else's"))
     done, gone, bad = rows(ledger)
     assert (done.request_id, done.model, done.device, done.finish_reason) == ("done", "notes", "cpu", "stop")
     assert (done.prompt_tokens, done.cached_tokens, done.completion_tokens) == (512, 128, 64)
     assert (done.queue_s, done.prefill_s, done.ttft_s, done.decode_s, done.total_s) == (0.25, 1.5, 1.75, 2.0, 3.75)
     assert (done.weights_bytes, done.kv_bytes, done.peak_bytes) == (8 * MB, 1 * MB, 12 * MB)
-    assert (gone.finish_reason, gone.completion_tokens, gone.ttft_s) == ("cancelled", 0, None)
-    assert (bad.finish_reason, bad.decode_s) == ("error", None)
+    assert (gone.finish_reason, gone.completion_tokens) == ("cancelled", 0)
+    assert (gone.prefill_s, gone.ttft_s, gone.decode_s, gone.peak_bytes) == (None, None, None, None)
+    assert (bad.finish_reason, bad.ttft_s, bad.decode_s) == ("error", 1.75, 0.0)
 
 
 def test_the_planner_is_asked_for_what_was_done_and_on_another_thread(ledger):

@@ -14,10 +14,11 @@ from types import TracebackType
 from typing import Self, TypedDict, Unpack
 
 from hwledger_omlx._native import Ledger as NativeLedger
-from hwledger_omlx.errors import LedgerError
+from hwledger_omlx.errors import LedgerError, LedgerNotFoundError
 from hwledger_omlx.fork.home import home
 from hwledger_omlx.memory.device import device_name
 from hwledger_omlx.memory.ledger_listener import FolderOf, Listener, Predict
+from hwledger_omlx.memory.ledger_reconcile import ModelErrors, Runtime, RuntimeFit, parse
 from hwledger_omlx.memory.ledger_row import LedgerRow
 from hwledger_omlx.memory.ledger_stats import LedgerStats
 
@@ -45,6 +46,24 @@ class LedgerSettings(TypedDict, total=False):
 def default_path() -> Path:
     """Where the ledger is unless a path is given: beside the cache."""
     return home() / "ledger.sqlite3"
+
+
+def fitted_runtime(model: str, *, device: str | None = None, path: str | Path | None = None) -> Runtime | None:
+    """The planner's runtime term for a model, as seen on this machine; None where nothing was recorded or fitted yet.
+
+    Args:
+        model: the model's id.
+        device: MLX's default device where it is not said.
+        path: the database; the default one where it is not said.
+
+    Raises:
+        LedgerError: there is a ledger, and it cannot be read.
+    """
+    try:
+        with Ledger.open(path, create=False) as ledger:
+            return ledger.fitted_runtime(model, device)
+    except LedgerNotFoundError:
+        return None
 
 
 class Ledger:
@@ -146,6 +165,33 @@ class Ledger:
                 return
             yield page
             after = page[-1].id if page[-1].id is not None else after
+
+    def reconcile(self, *, model: str | None = None, since: Since = None) -> list[ModelErrors]:
+        """Holds what was predicted against what was measured, and keeps what the runtime was found to take.
+
+        Args:
+            model: only of the model of this id.
+            since: only of requests that arrived then or later, such as after an update.
+
+        Raises:
+            LedgerLockedError: another process keeps it from being kept.
+            LedgerError: the database cannot be read or written, or the ledger is off.
+        """
+        return parse(self._opened("reconcile").reconcile(model=model, since_unix_s=_unix_s(since)))
+
+    def fitted_runtime(self, model: str, device: str | None = None) -> Runtime | None:
+        """The planner's runtime term for a model, as the last `reconcile` that could tell kept it.
+
+        Args:
+            model: the model's id.
+            device: MLX's default device where it is not said.
+
+        Raises:
+            LedgerError: the database cannot be read, or the ledger is off.
+        """
+        native = self._opened("fitted_runtime")
+        said = json.loads(native.fitted_runtime(model, device_name() if device is None else device))
+        return None if said is None else RuntimeFit(**said).runtime
 
     def stats(self) -> LedgerStats:
         """What became of the requests since the ledger was opened."""

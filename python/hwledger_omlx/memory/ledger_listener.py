@@ -15,7 +15,7 @@ from hwledger_omlx._native import Ledger as NativeLedger
 from hwledger_omlx.errors import Error, LedgerClosedError, LedgerError
 from hwledger_omlx.hooks.layer_memory import requests
 from hwledger_omlx.hooks.layer_memory.requests import RequestRecord
-from hwledger_omlx.memory.ledger_row import LedgerRow, finite_or_none
+from hwledger_omlx.memory.ledger_row import LedgerRow
 from hwledger_omlx.memory.ledger_stats import LedgerStats
 
 logger = logging.getLogger(__name__)
@@ -129,20 +129,21 @@ class Listener:
             device=self._device,
             kv_policy=record.kv_policy,
             finish_reason=record.finish_reason,
-            arrival_unix_s=record.arrival_unix_s,
+            arrived_unix_s=record.arrived_unix_s,
             prompt_tokens=record.prompt_tokens,
             cached_tokens=record.cached_tokens,
             completion_tokens=record.completion_tokens,
-            queue_s=finite_or_none(record.queue_s),
-            prefill_s=finite_or_none(record.prefill_s),
-            ttft_s=finite_or_none(record.ttft_s),
-            decode_s=finite_or_none(record.decode_s),
-            total_s=finite_or_none(record.total_s),
+            queue_s=record.queue_s,
+            # What never came is 0 there.
+            prefill_s=record.prefill_s or None,
+            ttft_s=record.ttft_s or None,
+            decode_s=record.decode_s if record.ttft_s else None,
+            total_s=record.total_s,
             batch_peak=record.batch_peak,
             chunk_tokens=record.chunk_tokens,
-            weights_bytes=record.weights_bytes,
+            weights_bytes=record.weights_bytes or None,
             kv_bytes=record.kv_bytes,
-            peak_bytes=record.peak_bytes,
+            peak_bytes=record.peak_bytes or None,
             predicted_weights_bytes=predicted.get("weights"),
             predicted_kv_bytes=predicted.get("kv"),
             predicted_state_bytes=predicted.get("state"),

@@ -2,7 +2,6 @@
 
 import dataclasses
 import json
-import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Self
@@ -19,7 +18,7 @@ class LedgerRow:
     kv_policy: str
     finish_reason: str
     """`stop`, `length`, `tool_calls`, `cancelled`, or what failed."""
-    arrival_unix_s: float
+    arrived_unix_s: float
     prompt_tokens: int
     cached_tokens: int
     """Tokens of the prompt whose KV was restored."""
@@ -37,7 +36,7 @@ class LedgerRow:
     """Most tokens of one chunk of prefill."""
     weights_bytes: int | None
     kv_bytes: int | None
-    """Allocated at its end."""
+    """Allocated for its keys, values and recurrent states at its end."""
     peak_bytes: int | None
     """Peak of MLX's memory while it ran."""
     predicted_weights_bytes: int | None
@@ -74,8 +73,3 @@ class LedgerRow:
 
 COLUMNS = ("id", *(field.name for field in dataclasses.fields(LedgerRow) if field.name != "id"))
 """The fields, in the order in which tables have them."""
-
-
-def finite_or_none(seconds: float | None) -> float | None:
-    """A time that was measured; None where it was not."""
-    return None if seconds is None or not math.isfinite(seconds) else float(seconds)

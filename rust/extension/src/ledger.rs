@@ -72,6 +72,18 @@ impl Ledger {
         })
     }
 
+    /// What was predicted against what was measured, by model and device, as JSON. Keeps what the runtime takes.
+    #[pyo3(signature = (*, model=None, since_unix_s=None))]
+    fn reconcile(&self, py: Python<'_>, model: Option<String>, since_unix_s: Option<f64>) -> PyResult<String> {
+        let (ledger, filter) = (Arc::clone(&self.0), core::Filter { model, since_unix_s });
+        interruptible(py, move || -> Result<String, Raised> { Ok(json::text(&ledger.reconcile(&filter)?)?) })
+    }
+
+    /// What the runtime takes for a model on a device, as JSON; null where no reconciliation could tell.
+    fn fitted_runtime(&self, py: Python<'_>, model: &str, device: &str) -> PyResult<String> {
+        detached(py, || -> Result<String, Raised> { Ok(json::text(&self.0.fitted_runtime(model, device)?)?) })
+    }
+
     /// What became of the rows, as JSON.
     fn stats(&self) -> Result<String, Raised> {
         Ok(json::text(&self.0.stats())?)

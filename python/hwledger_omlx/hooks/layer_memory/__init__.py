@@ -1,1 +1,1 @@
-"""Patch 002-layer-memory: what a request and its layers take, seen from the fork's scheduler."""
+"""Patch 002: samples what every layer of every request holds, while the fork's scheduler runs."""

@@ -1,68 +1,91 @@
-"""Tells listeners of every request that ended: finished, cancelled or failed. Knows nothing of what they do with it."""
+"""What became of each request, told when it ends to whoever asked. Of all requests of the fork, its own server's too.
+
+Light: imports neither MLX nor the fork.
+"""
 
 import logging
 import threading
 from collections.abc import Callable
 from dataclasses import dataclass
 
-logger = logging.getLogger(__name__)
+_log = logging.getLogger("hwledger_omlx.fork")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RequestRecord:
-    """A request that ended. Times are seconds, sizes bytes."""
+    """One request, from its arrival to its end. Times in seconds; those of what never came are 0."""
 
     request_id: str
     model_id: str
     kv_policy: str
+    """At which it began."""
     prompt_tokens: int
     cached_tokens: int
-    """Tokens of the prompt whose KV was restored."""
+    """Of them, restored."""
     completion_tokens: int
     finish_reason: str
-    arrival_unix_s: float
+    """`stop`, `length`, `cancelled` or `error`."""
+    arrived_unix_s: float
     queue_s: float
+    """From its arrival to the beginning of its prefill."""
     prefill_s: float
     ttft_s: float
+    """From its arrival to its first token."""
     decode_s: float
+    """From its first token to its end."""
     total_s: float
     batch_peak: int
-    """Most requests that ran beside it, itself included."""
+    """Most requests that were at work beside it, itself included."""
     kv_bytes: int
-    """Allocated at its end."""
+    """Allocated for its keys, values and states at its end."""
     peak_bytes: int
-    """Peak of MLX's memory while it ran."""
+    """MLX's peak memory while it was at work."""
     weights_bytes: int
     chunk_tokens: int
-    """Most tokens of a chunk of prefill."""
+    """Tokens of a chunk of prefill, at most."""
 
 
-Listener = Callable[[RequestRecord], None]
-"""Called on the thread that ended the request; must not block."""
+Listener = Callable[[RequestRecord], object]
+"""Takes a record on the inference thread, which does nothing else meanwhile; what it returns is dropped."""
 
-_listeners: list[Listener] = []
 _lock = threading.Lock()
+# Replaced as a whole, so that telling takes no lock.
+_listeners: tuple[Listener, ...] = ()
+_failed = threading.Event()
 
 
-def subscribe(listener: Listener) -> Callable[[], None]:
-    """Has `listener` told of every request that ends from now on, until the function that is returned is called."""
+def subscribe(callback: Listener) -> Callable[[], None]:
+    """Has `callback(record)` called when a request ends, on the inference thread: hand over and return.
+
+    What it raises is logged, once, and goes no further.
+
+    Returns:
+        What ends the subscription; safe to call twice.
+    """
+    global _listeners
+
+    # One for each subscription, so that a callback that was subscribed twice is called twice, and ended once at a time.
+    def listener(record: RequestRecord) -> object:
+        return callback(record)
+
     with _lock:
-        _listeners.append(listener)
+        _listeners = (*_listeners, listener)
 
     def unsubscribe() -> None:
+        global _listeners
         with _lock:
-            if listener in _listeners:
-                _listeners.remove(listener)
+            _listeners = tuple(each for each in _listeners if each is not listener)
 
     return unsubscribe
 
 
 def publish(record: RequestRecord) -> None:
-    """Tells every listener. What one of them raises is logged and keeps neither the request nor the others."""
-    with _lock:
-        listeners = list(_listeners)
-    for listener in listeners:
+    """Tells everybody."""
+    for listener in _listeners:
         try:
             listener(record)
-        except Exception:
-            logger.exception("a listener failed on request %s", record.request_id)
+        except Exception:  # noqa: BLE001
+            # The scheduler's step must not fail for what a listener does.
+            if not _failed.is_set():
+                _failed.set()
+                _log.exception("a listener of finished requests raised; later failures are not logged")

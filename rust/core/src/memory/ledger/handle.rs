@@ -5,13 +5,15 @@ use std::sync::atomic::Ordering;
 use std::sync::mpsc::{SyncSender, TrySendError, channel, sync_channel};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::thread::JoinHandle;
-use std::time::Duration;
+use std::time::{Duration, SystemTime};
 
-use rusqlite::Connection;
+use rusqlite::{Connection, TransactionBehavior};
 
 use super::error::LedgerError;
 use super::query::{self, Filter, Recorded};
+use super::reconcile::{ModelErrors, reconcile};
 use super::row::Row;
+use super::runtime::RuntimeFit;
 use super::schema::connect;
 use super::stats::{Counts, DropReason, LedgerStats};
 use super::writer::{Command, Writer};
@@ -183,6 +185,31 @@ impl Ledger {
     /// What opening the database raises.
     pub fn page(&self, filter: &Filter, after_id: i64, limit: u64) -> Result<Vec<Recorded>, LedgerError> {
         self.ask(|connection| query::page(connection, filter, after_id, limit))
+    }
+
+    /// Holds what was predicted against what was measured, by model and device, and keeps what the runtime was found to take.
+    ///
+    /// # Errors
+    /// What opening the database raises, and [`LedgerError::Locked`] or [`LedgerError::Full`] where that cannot be kept.
+    pub fn reconcile(&self, filter: &Filter) -> Result<Vec<ModelErrors>, LedgerError> {
+        let now = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
+        self.ask(|connection| {
+            let reconciled = reconcile(query::page(connection, filter, i64::MIN, u64::MAX)?, now.as_secs_f64());
+            let transaction = connection.transaction_with_behavior(TransactionBehavior::Immediate)?;
+            for fit in reconciled.iter().filter_map(|model| model.runtime.as_ref()) {
+                fit.keep(&transaction)?;
+            }
+            transaction.commit()?;
+            Ok(reconciled)
+        })
+    }
+
+    /// What the runtime takes for a model on a device, by the last reconciliation that could tell.
+    ///
+    /// # Errors
+    /// What opening the database raises.
+    pub fn fitted_runtime(&self, model: &str, device: &str) -> Result<Option<RuntimeFit>, LedgerError> {
+        self.ask(|connection| RuntimeFit::kept(connection, model, device))
     }
 
     /// Asks on a connection of its own, so that a long answer does not hold up the writing.

@@ -9,10 +9,14 @@
 //! may take the last transactions but leaves the database whole (<https://www.sqlite.org/wal.html>,
 //! <https://www.sqlite.org/pragma.html#pragma_synchronous>).
 
+mod drift;
 mod error;
 mod handle;
+mod numbers;
 mod query;
+mod reconcile;
 mod row;
+mod runtime;
 mod schema;
 mod stats;
 mod writer;
@@ -20,9 +24,12 @@ mod writer;
 #[cfg(test)]
 mod tests;
 
+pub use drift::Drift;
 pub use error::LedgerError;
 pub use handle::{Ledger, LedgerSettings};
 pub use query::{Filter, Recorded};
+pub use reconcile::{ModelErrors, Term, TermError};
 pub use row::Row;
+pub use runtime::RuntimeFit;
 pub use schema::SCHEMA_VERSION;
 pub use stats::{DropReason, LedgerStats};

@@ -25,7 +25,7 @@ pub struct Recorded {
     pub row: Row,
 }
 
-const MEANT: &str = "(:model IS NULL OR model = :model) AND (:since IS NULL OR arrival_unix_s >= :since)";
+const MEANT: &str = "(:model IS NULL OR model = :model) AND (:since IS NULL OR arrived_unix_s >= :since)";
 
 /// The rows that were recorded last, in the order in which they were.
 pub(super) fn latest(connection: &Connection, filter: &Filter, limit: u64) -> rusqlite::Result<Vec<Recorded>> {

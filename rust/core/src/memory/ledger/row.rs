@@ -43,7 +43,7 @@ row! {
     /// `stop`, `length`, `tool_calls`, `cancelled` or what failed.
     finish_reason: String,
     /// When it arrived.
-    arrival_unix_s: f64,
+    arrived_unix_s: f64,
     /// Tokens of the prompt.
     prompt_tokens: u64,
     /// Those of them whose KV was restored.
@@ -66,7 +66,7 @@ row! {
     chunk_tokens: u64,
     /// Bytes of the model's weights.
     weights_bytes: Option<u64>,
-    /// Bytes allocated for its keys and values at its end.
+    /// Bytes allocated for its keys, values and recurrent states at its end.
     kv_bytes: Option<u64>,
     /// Peak of MLX's memory while it ran.
     peak_bytes: Option<u64>,
@@ -99,7 +99,7 @@ impl Row {
             }
         }
         let seconds = [self.queue_s, self.prefill_s, self.ttft_s, self.decode_s, self.total_s];
-        if !seconds.into_iter().flatten().chain([self.arrival_unix_s]).all(f64::is_finite) {
+        if !seconds.into_iter().flatten().chain([self.arrived_unix_s]).all(f64::is_finite) {
             return wrong("a time is not finite".to_owned());
         }
         let counts =

@@ -15,15 +15,15 @@ use super::error::LedgerError;
 const APPLICATION_ID: i64 = 0x6877_4C64;
 
 /// Each step leads to the version that is its place, counted from 1. Steps are never changed, only added.
-const MIGRATIONS: &[&str] = &["
-    CREATE TABLE requests (
+const MIGRATIONS: &[&str] = &[
+    "CREATE TABLE requests (
         id INTEGER PRIMARY KEY,
         request_id TEXT NOT NULL,
         model TEXT NOT NULL,
         device TEXT NOT NULL,
         kv_policy TEXT NOT NULL,
         finish_reason TEXT NOT NULL,
-        arrival_unix_s REAL NOT NULL,
+        arrived_unix_s REAL NOT NULL,
         prompt_tokens INTEGER NOT NULL,
         cached_tokens INTEGER NOT NULL,
         completion_tokens INTEGER NOT NULL,
@@ -44,10 +44,20 @@ const MIGRATIONS: &[&str] = &["
         predicted_runtime_bytes INTEGER,
         predicted_peak_bytes INTEGER,
         prediction_error TEXT,
-        UNIQUE (request_id, arrival_unix_s)
+        UNIQUE (request_id, arrived_unix_s)
     ) STRICT;
-    CREATE INDEX requests_by_arrival ON requests (arrival_unix_s);
-"];
+    CREATE INDEX requests_by_arrival ON requests (arrived_unix_s);",
+    // What the runtime takes, by the last reconciliation.
+    "CREATE TABLE runtime_fits (
+        model TEXT NOT NULL,
+        device TEXT NOT NULL,
+        bytes INTEGER NOT NULL,
+        samples INTEGER NOT NULL,
+        spread_bytes INTEGER NOT NULL,
+        fitted_unix_s REAL NOT NULL,
+        PRIMARY KEY (model, device)
+    ) STRICT, WITHOUT ROWID;",
+];
 
 /// The version of the schema that this program writes.
 pub const SCHEMA_VERSION: i64 = MIGRATIONS.len().cast_signed() as i64;

@@ -134,7 +134,7 @@ fn insert(
         let columns = Row::COLUMNS.join(", ");
         let places = vec!["?"; Row::COLUMNS.len()].join(", ");
         let mut statement = transaction.prepare_cached(&format!(
-            "INSERT INTO requests ({columns}) VALUES ({places}) ON CONFLICT (request_id, arrival_unix_s) DO NOTHING"
+            "INSERT INTO requests ({columns}) VALUES ({places}) ON CONFLICT (request_id, arrived_unix_s) DO NOTHING"
         ))?;
         for row in rows {
             new += statement.execute(&row.values()[..])? as u64;
@@ -145,7 +145,7 @@ fn insert(
         if let Some(age) = max_age {
             let now = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
             transaction
-                .prepare_cached("DELETE FROM requests WHERE arrival_unix_s < ?")?
+                .prepare_cached("DELETE FROM requests WHERE arrived_unix_s < ?")?
                 .execute([now.as_secs_f64() - age.as_secs_f64()])?;
         }
     }

@@ -1,5 +1,6 @@
 //! Rows for the tests, and ledgers in folders of their own.
 
+mod reconcile;
 mod rows;
 mod schema;
 mod trouble;
@@ -18,7 +19,7 @@ fn row(request: &str) -> Row {
         device: "cpu".to_owned(),
         kv_policy: "16".to_owned(),
         finish_reason: "stop".to_owned(),
-        arrival_unix_s: now_s(),
+        arrived_unix_s: now_s(),
         prompt_tokens: 512,
         cached_tokens: 128,
         completion_tokens: 64,

@@ -14,7 +14,7 @@ const MOST: u64 = i64::MAX.cast_unsigned();
 prop_compose! {
     fn any_row()(
         texts in [".{1,20}", ".{1,20}", ".{0,20}", ".{0,20}", ".{0,20}"],
-        arrival_unix_s in -1e12..1e12f64,
+        arrived_unix_s in -1e12..1e12f64,
         counts in [0..=MOST, 0..=MOST, 0..=MOST, 0..=MOST, 0..=MOST],
         seconds in vec(option::of(-1e300..1e300f64), 5),
         bytes in vec(option::of(0..=MOST), 9),
@@ -23,7 +23,7 @@ prop_compose! {
         let [request_id, model, device, kv_policy, finish_reason] = texts;
         let [prompt_tokens, cached_tokens, completion_tokens, batch_peak, chunk_tokens] = counts;
         Row {
-            request_id, model, device, kv_policy, finish_reason, arrival_unix_s,
+            request_id, model, device, kv_policy, finish_reason, arrived_unix_s,
             prompt_tokens, cached_tokens, completion_tokens, batch_peak, chunk_tokens,
             queue_s: seconds[0], prefill_s: seconds[1], ttft_s: seconds[2], decode_s: seconds[3], total_s: seconds[4],
             weights_bytes: bytes[0], kv_bytes: bytes[1], peak_bytes: bytes[2],
@@ -43,7 +43,7 @@ proptest! {
         let ledger = open_with(&folder, &LedgerSettings { max_age: None, ..settings() });
         let mut once: Vec<Row> = Vec::new();
         for row in &rows {
-            if !once.iter().any(|seen| (&seen.request_id, seen.arrival_unix_s) == (&row.request_id, row.arrival_unix_s)) {
+            if !once.iter().any(|seen| (&seen.request_id, seen.arrived_unix_s) == (&row.request_id, row.arrived_unix_s)) {
                 once.push(row.clone());
             }
         }
@@ -70,7 +70,7 @@ fn what_cannot_be_a_row_is_refused() {
         Row { model: String::new(), ..row("a") },
         Row { request_id: String::new(), ..row("a") },
         Row { ttft_s: Some(f64::NAN), ..row("a") },
-        Row { arrival_unix_s: f64::INFINITY, ..row("a") },
+        Row { arrived_unix_s: f64::INFINITY, ..row("a") },
         Row { kv_bytes: Some(MOST + 1), ..row("a") },
         Row { prompt_tokens: u64::MAX, ..row("a") },
     ] {
@@ -85,7 +85,7 @@ fn a_request_that_two_listeners_saw_has_one_row() {
     let (one, other) = (open(&folder), open(&folder));
     let seen = row("a");
     assert_eq!(record(&one, [seen.clone()]).written_rows, 1);
-    let stats = record(&other, [seen.clone(), Row { arrival_unix_s: seen.arrival_unix_s + 1.0, ..seen.clone() }]);
+    let stats = record(&other, [seen.clone(), Row { arrived_unix_s: seen.arrived_unix_s + 1.0, ..seen.clone() }]);
     assert_eq!((stats.written_rows, stats.duplicate_rows), (1, 1));
     assert_eq!(all(&one).len(), 2);
 }
@@ -97,7 +97,7 @@ fn questions_are_of_a_model_and_of_a_time() {
     let now = now_s();
     let rows = (0..10).map(|number| Row {
         model: if number % 2 == 0 { "even" } else { "odd" }.to_owned(),
-        arrival_unix_s: now - 100.0 + f64::from(number),
+        arrived_unix_s: now - 100.0 + f64::from(number),
         ..row(&number.to_string())
     });
     record(&ledger, rows);
@@ -142,7 +142,7 @@ fn old_rows_go_with_the_next_that_is_written() {
     let folder = folder();
     let kept = Duration::from_secs(3600);
     let ledger = open_with(&folder, &LedgerSettings { max_age: None, ..settings() });
-    record(&ledger, [Row { arrival_unix_s: now_s() - 3700.0, ..row("old") }, row("new")]);
+    record(&ledger, [Row { arrived_unix_s: now_s() - 3700.0, ..row("old") }, row("new")]);
     ledger.close();
     let ledger = open_with(&folder, &LedgerSettings { max_age: Some(kept), ..settings() });
     assert_eq!(ids(&all(&ledger)), ["old", "new"]);

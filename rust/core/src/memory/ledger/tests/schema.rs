@@ -79,3 +79,48 @@ fn every_field_has_a_column_of_its_name() {
     assert_eq!(names[0], "id");
     assert_eq!(names[1..], *Row::COLUMNS);
 }
+
+/// Schema 1, as the first version of this program made it, with one request.
+const FIRST_VERSION: &str = "
+    CREATE TABLE requests (
+        id INTEGER PRIMARY KEY, request_id TEXT NOT NULL, model TEXT NOT NULL, device TEXT NOT NULL,
+        kv_policy TEXT NOT NULL, finish_reason TEXT NOT NULL, arrived_unix_s REAL NOT NULL,
+        prompt_tokens INTEGER NOT NULL, cached_tokens INTEGER NOT NULL, completion_tokens INTEGER NOT NULL,
+        queue_s REAL, prefill_s REAL, ttft_s REAL, decode_s REAL, total_s REAL, batch_peak INTEGER NOT NULL,
+        chunk_tokens INTEGER NOT NULL, weights_bytes INTEGER, kv_bytes INTEGER, peak_bytes INTEGER,
+        predicted_weights_bytes INTEGER, predicted_kv_bytes INTEGER, predicted_state_bytes INTEGER,
+        predicted_activations_bytes INTEGER, predicted_runtime_bytes INTEGER, predicted_peak_bytes INTEGER,
+        prediction_error TEXT, UNIQUE (request_id, arrived_unix_s)
+    ) STRICT;
+    CREATE INDEX requests_by_arrival ON requests (arrived_unix_s);
+    INSERT INTO requests VALUES (
+        5, 'old', 'notes', 'cpu', '16', 'stop', 4e9, 512, 128, 64, 0.25, 1.5, 1.75, 2.0, 3.75, 1, 512, 8000000, 1000000,
+        12000000, 8000000, 1000000, 0, 2000000, 0, 11000000, NULL
+    );
+    PRAGMA application_id = 0x68774C64;
+    PRAGMA user_version = 1;
+";
+
+#[test]
+fn a_database_of_the_first_version_is_brought_up_with_its_rows() {
+    let folder = folder();
+    database(&folder, FIRST_VERSION);
+    let ledger = open(&folder);
+    assert_eq!(all(&ledger), [Row { arrived_unix_s: 4e9, ..row("old") }]);
+    assert_eq!(ledger.fitted_runtime("notes", "cpu").unwrap_or_else(|error| panic!("{error}")), None);
+    record(&ledger, (0..10).map(|number| row(&number.to_string())));
+    let found = ledger.reconcile(&crate::memory::ledger::Filter::default()).unwrap_or_else(|error| panic!("{error}"));
+    assert_eq!(found[0].runtime.as_ref().map(|fit| fit.bytes), Some(1_000_000));
+    ledger.close();
+    let version = Connection::open(folder.path().join("ledger.sqlite3"))
+        .and_then(|database| database.pragma_query_value(None, "user_version", |row| row.get::<_, i64>(0)));
+    assert_eq!(version, Ok(SCHEMA_VERSION));
+}
+
+#[test]
+fn a_migration_that_fails_leaves_the_database_as_it_was() {
+    let folder = folder();
+    // The second step's table is there already, which no version of ours leaves behind.
+    let before = database(&folder, &format!("{FIRST_VERSION} CREATE TABLE runtime_fits (theirs)"));
+    assert!(matches!(refusal(&folder, &before), LedgerError::Io { .. }));
+}
