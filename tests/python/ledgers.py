@@ -30,17 +30,12 @@ def row(request_id, **fields):
     return LedgerRow(request_id=request_id, **{**usual, **fields})
 
 
-def predict(model_folder, tokens, concurrency, kv_policy, chunk_tokens):
+def predict(model_folder, tokens, concurrency, kv_policy, chunk_tokens, *, answer_tokens, runtime):
     """A planner whose answers tell what it was asked."""
-    terms = {
-        "weights": 8 * MB,
-        "kv": tokens * 1000 * concurrency,
-        "state": 0,
-        "activations": chunk_tokens,
-        "runtime": 7,
-    }
-    prediction = {name: {"bytes": size, "source": "test"} for name, size in terms.items()}
-    return {**prediction, "peak_bytes": sum(terms.values()), "kv_bytes": terms["kv"]}
+    sizes = {"weights": 8 * MB, "kv": tokens * 1000 * concurrency, "state": answer_tokens, "activations": chunk_tokens}
+    sizes["runtime"] = 0 if runtime is None else runtime.bytes
+    terms = {name: {"bytes": size, "source": "test"} for name, size in sizes.items()}
+    return {**terms, "peak_bytes": sum(sizes.values()), "kv_bytes": sizes["kv"]}
 
 
 def without_ids(rows):

@@ -159,7 +159,7 @@ def test_the_fitted_runtime_is_for_the_planner(path):
     output("reconcile", path)
     runtime = fitted_runtime("notes", device="cpu", path=path)
     assert (runtime.bytes, runtime.samples) == (MB, 31)
-    assert "to 31 requests of notes on this machine's cpu" in runtime.source
+    assert "to requests of notes on this machine's cpu" in runtime.source
     assert fitted_runtime("notes", device="gpu (H200)", path=path) is None
     assert fitted_runtime("notes", path=path.parent / "none") is None
     with Ledger.open(path) as ledger:

@@ -50,9 +50,9 @@ def test_every_end_of_a_request_is_a_row(ledger):
 def test_the_planner_is_asked_for_what_was_done_and_on_another_thread(ledger):
     asked = []
 
-    def asking(*arguments):
+    def asking(*arguments, **more):
         asked.append((*arguments, threading.current_thread()))
-        return predict(*arguments)
+        return predict(*arguments, **more)
 
     listening(ledger, asking)
     requests.publish(record("a", batch_peak=3, kv_policy="k8v4"))
@@ -65,14 +65,28 @@ def test_the_planner_is_asked_for_what_was_done_and_on_another_thread(ledger):
     assert all(each[-1] is not threading.current_thread() for each in asked)
     assert first.predicted_weights_bytes == 8 * MB
     assert first.predicted_kv_bytes == 576 * 1000 * 3
-    assert (first.predicted_state_bytes, first.predicted_runtime_bytes) == (0, 7)
+    assert (first.predicted_state_bytes, first.predicted_runtime_bytes) == (64, 0)
     assert (restored.predicted_activations_bytes, whole.predicted_activations_bytes) == (12, 1)
-    assert first.predicted_peak_bytes == 8 * MB + 576 * 3000 + 384 + 7
+    assert first.predicted_peak_bytes == 8 * MB + 576 * 3000 + 384 + 64
     assert first.prediction_error is None
 
 
+def test_what_was_fitted_is_predicted_from_then_on(ledger):
+    listening(ledger)
+    for number in range(10):
+        requests.publish(record(str(number), peak_bytes=10 * MB))
+    assert {row.predicted_runtime_bytes for row in rows(ledger)} == {0}
+    (model,) = ledger.reconcile()
+    assert model.runtime.bytes == 10 * MB - (8 * MB + 576 * 1000 + 64 + 384)
+    requests.publish(record("next", peak_bytes=10 * MB))
+    last = rows(ledger)[-1]
+    assert last.predicted_runtime_bytes == model.runtime.bytes
+    assert last.predicted_peak_bytes == last.peak_bytes
+    assert ledger.reconcile()[0].runtime.bytes == model.runtime.bytes, "a fit does not feed on itself"
+
+
 def test_a_request_that_cannot_be_predicted_is_recorded_with_the_reason(ledger, caplog):
-    def failing(model_folder, tokens, concurrency, kv_policy, chunk_tokens):
+    def failing(model_folder, tokens, concurrency, kv_policy, chunk_tokens, **_):
         if kv_policy == "16":
             raise ModelError("config.json names no model_type")
         return {"weights": 0}[kv_policy]
@@ -81,11 +95,13 @@ def test_a_request_that_cannot_be_predicted_is_recorded_with_the_reason(ledger, 
     with caplog.at_level(logging.WARNING):
         requests.publish(record("a"))
         requests.publish(record("b", kv_policy="8"))
-        first, other = rows(ledger)
+        requests.publish(record("c", kv_policy="8"))
+        first, other, _ = rows(ledger)
     assert first.prediction_error == "config.json names no model_type"
     assert other.prediction_error == "KeyError: '8'"
     assert (first.predicted_peak_bytes, first.peak_bytes) == (None, 12 * MB)
     assert "request b could not be predicted" in caplog.text
+    assert caplog.text.count("could not be predicted") == 1, "a mistake is said once"
 
 
 def test_without_a_planner_that_is_the_reason(ledger):
@@ -98,9 +114,9 @@ def test_a_slow_planner_keeps_nobody(ledger, monkeypatch, caplog):
     monkeypatch.setattr("hwledger_omlx.memory.ledger_listener._QUEUE_REQUESTS", 4)
     go_on = threading.Event()
 
-    def waiting(*arguments):
+    def waiting(*arguments, **more):
         go_on.wait()
-        return predict(*arguments)
+        return predict(*arguments, **more)
 
     listening(ledger, waiting)
     for number in range(20):

@@ -190,8 +190,7 @@ class Ledger:
             LedgerError: the database cannot be read, or the ledger is off.
         """
         native = self._opened("fitted_runtime")
-        said = json.loads(native.fitted_runtime(model, device_name() if device is None else device))
-        return None if said is None else RuntimeFit(**said).runtime
+        return RuntimeFit.runtime_of(native.fitted_runtime(model, device_name() if device is None else device))
 
     def stats(self) -> LedgerStats:
         """What became of the requests since the ledger was opened."""

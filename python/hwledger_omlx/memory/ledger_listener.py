@@ -15,6 +15,7 @@ from hwledger_omlx._native import Ledger as NativeLedger
 from hwledger_omlx.errors import Error, LedgerClosedError, LedgerError
 from hwledger_omlx.hooks.layer_memory import requests
 from hwledger_omlx.hooks.layer_memory.requests import RequestRecord
+from hwledger_omlx.memory.ledger_reconcile import Runtime, RuntimeFit
 from hwledger_omlx.memory.ledger_row import LedgerRow
 from hwledger_omlx.memory.ledger_stats import LedgerStats
 
@@ -33,9 +34,28 @@ class Predict(Protocol):
     """The planner: what a batch of equal requests would take, by term."""
 
     def __call__(
-        self, model_folder: Path, tokens: int, concurrency: int, kv_policy: str, chunk_tokens: int
+        self,
+        model_folder: Path,
+        tokens: int,
+        concurrency: int,
+        kv_policy: str,
+        chunk_tokens: int,
+        /,
+        *,
+        answer_tokens: int,
+        runtime: Runtime | None,
     ) -> Mapping[str, Any]:
-        """`{"weights": {"bytes": ..., "source": ...}, ..., "peak_bytes": ..., "kv_bytes": ...}`."""
+        """`{"weights": {"bytes": ..., "source": ...}, ..., "peak_bytes": ..., "kv_bytes": ...}`.
+
+        Args:
+            model_folder: the model.
+            tokens: of each request, prompt and answer.
+            concurrency: requests of the batch.
+            kv_policy: at which they ran.
+            chunk_tokens: most tokens of a chunk of prefill.
+            answer_tokens: of the tokens, those that were generated.
+            runtime: what the runtime takes, where that was fitted.
+        """
 
 
 class Listener:
@@ -49,6 +69,7 @@ class Listener:
         self._ended: queue.Queue[tuple[RequestRecord, Path] | None] = queue.Queue(_QUEUE_REQUESTS)
         self._closing = threading.Lock()
         self._closed = False
+        self._said: set[str] = set()
         self._dropped = {"queue_full": 0, "no_row": 0}
         self._thread = threading.Thread(target=self._run, name="hwledger-ledger", daemon=True)
         self._thread.start()
@@ -121,8 +142,11 @@ class Listener:
             error = str(raised)
         except Exception as raised:
             # A mistake of the planner's must not cost the row, nor this thread.
-            error = f"{type(raised).__name__}: {raised}"
-            logger.exception("request %s could not be predicted", record.request_id)
+            kind = type(raised).__name__
+            error = f"{kind}: {raised}"
+            if kind not in self._said:
+                self._said.add(kind)
+                logger.exception("request %s could not be predicted", record.request_id)
         return LedgerRow(
             request_id=record.request_id,
             model=record.model_id,
@@ -164,6 +188,9 @@ class Listener:
             record.kv_policy,
             # What was restored was not prefilled: the chunks were no longer than the rest of the prompt.
             max(1, min(record.chunk_tokens, computed)),
+            answer_tokens=record.completion_tokens,
+            # As a plan of now has it. Asked each time: another process may just have reconciled.
+            runtime=RuntimeFit.runtime_of(self._ledger.fitted_runtime(record.model_id, self._device)),
         )
         predicted = {term: said[term]["bytes"] for term in TERMS}
         return {**predicted, "peak": said["peak_bytes"]}

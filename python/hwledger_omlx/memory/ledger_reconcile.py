@@ -83,9 +83,15 @@ class RuntimeFit:
         day = datetime.fromtimestamp(self.fitted_unix_s, UTC).date()
         return Runtime(
             bytes=self.bytes,
-            source=f"fitted on {day} to {self.samples} requests of {self.model} on this machine's {self.device}",
+            source=f"fitted on {day} to requests of {self.model} on this machine's {self.device}",
             samples=self.samples,
         )
+
+    @classmethod
+    def runtime_of(cls, text: str) -> Runtime | None:
+        """From the JSON of the core's `Ledger.fitted_runtime`."""
+        said = json.loads(text)
+        return None if said is None else cls(**said).runtime
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
