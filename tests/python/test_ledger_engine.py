@@ -1,5 +1,6 @@
 """An engine and its ledger: on by default, off when asked, and never in the way of an answer."""
 
+import concurrent.futures
 import logging
 from pathlib import Path
 
@@ -50,6 +51,37 @@ def test_requests_of_an_engine_are_recorded_and_outlive_it(tiny_model: Path, tmp
     assert {row.device for row in rows} == {"cpu"}
     assert {row.model for row in rows} == {model}
     assert engine.ledger.stats().dropped_rows == {}
+
+
+def test_every_request_of_an_engine_has_its_row(tiny_model: Path, tmp_path: Path) -> None:
+    prompt = "The quick brown fox jumps over the lazy dog. " * 8
+    with hw.Engine(tiny_model, cache_dir=tmp_path / "kv", ledger=tmp_path / "l.sqlite3", progress=False) as engine:
+        if not any(hook.id.startswith("layer-memory.") for hook in engine.hooks):
+            pytest.skip("the series has no patch 002-layer-memory, which tells of requests")
+        answers = [engine.generate(prompt, max_tokens=6, temperature=0.0) for _ in range(2)]
+        with concurrent.futures.ThreadPoolExecutor(2) as threads:
+            batch = [threads.submit(engine.generate, prompt + end, max_tokens=40, temperature=0.0) for end in "ab"]
+            answers += [each.result() for each in batch]
+        stream = engine.stream(prompt, max_tokens=4000, temperature=0.0)
+        next(event for event in stream if isinstance(event, hw.TokenEvent))
+        stream.close()
+    rows = {row.request_id: row for row in engine.ledger.rows()}
+    assert len(rows) == len(answers) + 1
+    for answer in answers:
+        row = rows.pop(answer.request_id)
+        assert row.finish_reason == answer.finish_reason
+        assert (row.prompt_tokens, row.cached_tokens, row.completion_tokens) == (
+            answer.usage.prompt_tokens, answer.usage.cached_tokens, answer.usage.completion_tokens
+        )  # fmt: skip
+        assert row.weights_bytes is not None
+        assert row.kv_bytes is not None
+        assert row.peak_bytes is not None
+        assert row.peak_bytes > row.weights_bytes + row.kv_bytes > row.kv_bytes > 0
+        assert row.ttft_s is not None
+        assert row.total_s is not None
+        assert row.total_s >= row.ttft_s > 0
+    (cancelled,) = rows.values()
+    assert cancelled.finish_reason == "cancelled"
 
 
 def test_the_ledger_is_beside_the_cache_unless_it_is_off(
