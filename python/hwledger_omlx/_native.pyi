@@ -19,6 +19,12 @@ __all__ = [
     "KvPolicy",
     "KvPolicyError",
     "Layout",
+    "Ledger",
+    "LedgerClosedError",
+    "LedgerError",
+    "LedgerFormatError",
+    "LedgerLockedError",
+    "LedgerNotFoundError",
     "Match",
     "ModelError",
     "RequestError",
@@ -63,6 +69,11 @@ class StoreClosedError(StoreError): ...
 class StoreConfigError(StoreError, ValueError): ...
 class StoreIOError(StoreError, OSError): ...
 class StoreNotFoundError(StoreIOError, FileNotFoundError): ...
+class LedgerError(Error): ...
+class LedgerFormatError(LedgerError): ...
+class LedgerLockedError(LedgerError): ...
+class LedgerClosedError(LedgerError): ...
+class LedgerNotFoundError(LedgerError, FileNotFoundError): ...
 
 @final
 class Hook:
@@ -325,6 +336,84 @@ class Codec:
         Raises:
             ValueError: the array does not fit, or `encode` did not write that.
         """
+
+@final
+class Ledger:
+    """One row a request, in an SQLite database that several processes may have open. Usable from any thread.
+
+    Rows, answers and statistics are JSON; `hwledger_omlx.memory.ledger` types them.
+    """
+
+    @staticmethod
+    def open(
+        path: str | PathLike[str],
+        *,
+        create: bool = True,
+        max_rows: int = 100_000,
+        max_age_s: float | None = ...,
+        queue_rows: int = 4096,
+        patience_s: float = 5.0,
+    ) -> Ledger:
+        """Opens the database at `path`, and makes it where there is none.
+
+        Args:
+            path: of the file.
+            create: False raises where there is none.
+            max_rows: most rows kept; the first recorded go first.
+            max_age_s: how long a row is kept after its request arrived, half a year by default; None for ever.
+            queue_rows: rows that may wait to be written; more are dropped.
+            patience_s: how long another process' lock is waited for.
+
+        Raises:
+            LedgerNotFoundError: there is none, and none was to be made.
+            LedgerFormatError: a damaged one, one of a later version, or another program's. It is left alone.
+            LedgerError: a setting cannot be, or the system refused.
+        """
+
+    def record(self, row_json: str) -> bool:
+        """Hands a row to the thread that writes. Never waits; False where it had to be dropped.
+
+        Raises:
+            LedgerError: it is no row.
+            LedgerClosedError: the ledger is closed.
+        """
+
+    def rows(
+        self, *, limit: int, model: str | None = None, since_unix_s: float | None = None, after_id: int | None = None
+    ) -> str:
+        """The last `limit` rows, as a list of objects; with `after_id` the first `limit` ones after that.
+
+        Raises:
+            LedgerError: the database cannot be read.
+        """
+
+    def reconcile(self, *, model: str | None = None, since_unix_s: float | None = None) -> str:
+        """What was predicted against what was measured, by model and device. Keeps what the runtime was found to take.
+
+        Raises:
+            LedgerLockedError: another process keeps it from being kept.
+            LedgerError: the database cannot be read or written.
+        """
+
+    def fitted_runtime(self, model: str, device: str) -> str:
+        """What the runtime takes for a model on a device, as it was kept last; `null` where that is not known.
+
+        Raises:
+            LedgerError: the database cannot be read.
+        """
+
+    def stats(self) -> str:
+        """What became of the rows since it was opened."""
+
+    def flush(self) -> None:
+        """Returns when every row that was taken is written, or dropped and counted.
+
+        Raises:
+            LedgerClosedError: the ledger is closed.
+        """
+
+    def close(self) -> None:
+        """Writes what was taken, and takes no more. Rows can still be read. Safe to call twice."""
 
 @final
 class Layout:

@@ -15,6 +15,7 @@ from hwledger_omlx.cli.chat import chat
 from hwledger_omlx.cli.demo import demo
 from hwledger_omlx.cli.generate import generate
 from hwledger_omlx.cli.kv import kv_app
+from hwledger_omlx.cli.ledger import ledger_app
 from hwledger_omlx.cli.patches import patches_app
 from hwledger_omlx.cli.serve import serve
 
@@ -32,6 +33,7 @@ app.command()(serve)
 app.add_typer(patches_app, name="patches")
 app.add_typer(cache_app, name="cache")
 app.add_typer(kv_app, name="kv")
+app.add_typer(ledger_app, name="ledger")
 app.add_typer(bench_app, name="bench")
 
 

@@ -28,6 +28,8 @@ class EngineConfig:
     """Folder of an oMLX checkout; None for `HWLEDGER_OMLX_FORK` or the installed `omlx`."""
     kv: KvSetting = None
     """The policy at which keys and values are held, such as `"8"`, `"k8v4"` or `"auto:0.35"`; None for 16 bit."""
+    ledger: bool | str | Path = True
+    """Whether each request is recorded, in the default database or in the one of this path; False for not at all."""
     max_concurrent_requests: int = 8
     """Most requests in one batch; further ones wait their turn."""
     progress: bool | None = None
@@ -43,6 +45,10 @@ class EngineConfig:
         limit = self.max_concurrent_requests
         if not isinstance(limit, int) or isinstance(limit, bool) or limit < 1:
             raise EngineError(f"max_concurrent_requests must be at least 1, not {self.max_concurrent_requests!r}")
+        if not isinstance(self.ledger, bool):
+            if not isinstance(self.ledger, str | Path) or not str(self.ledger):
+                raise EngineError(f"ledger must be True, False or the path of a database, not {self.ledger!r}")
+            object.__setattr__(self, "ledger", Path(self.ledger).expanduser())
         object.__setattr__(self, "cache", _checked_cache(self.cache))
         object.__setattr__(self, "kv", kv_policy.parse(self.kv))
         if self.cache == "fork" and not kv_policy.is_plain(self.kv_policy):

@@ -15,6 +15,7 @@ from hwledger_omlx.engine.model_folder import ModelFolder
 from hwledger_omlx.engine.session import Session
 from hwledger_omlx.fork.locate import Fork
 from hwledger_omlx.fork.verify import HookReport
+from hwledger_omlx.memory.ledger import Ledger
 
 
 class EngineSettings(TypedDict, total=False):
@@ -24,6 +25,7 @@ class EngineSettings(TypedDict, total=False):
     cache: CacheKind | PagedCache | Mapping[str, Any] | None
     fork: str | Path | None
     kv: KvSetting
+    ledger: bool | str | Path
     max_concurrent_requests: int
     progress: bool | None
 
@@ -65,6 +67,11 @@ class Face:
     def cache(self) -> Cache:
         """The KV cache: its statistics, and what can be done with it."""
         return self._session.cache
+
+    @property
+    def ledger(self) -> Ledger:
+        """The requests of this engine and of others with the same database; off where `ledger=False`, and says so."""
+        return self._session.ledger
 
     @property
     def cache_dir(self) -> Path | None:

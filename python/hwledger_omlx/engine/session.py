@@ -19,6 +19,7 @@ from hwledger_omlx._native import KvPolicy
 from hwledger_omlx.cache.cache import Cache, Prompt
 from hwledger_omlx.engine import exit as process_exit
 from hwledger_omlx.engine import kv_policy, model_folder, progress, upstream, watched_pool
+from hwledger_omlx.engine import ledger as request_ledger
 from hwledger_omlx.engine.adoption import adopted
 from hwledger_omlx.engine.config import EngineConfig
 from hwledger_omlx.engine.events import Message
@@ -39,6 +40,7 @@ from hwledger_omlx.errors import (
 from hwledger_omlx.fork.load import LoadedFork, load
 from hwledger_omlx.hooks.layer_caches.dial import dial_of
 from hwledger_omlx.hooks.paged_cache.binding import attached
+from hwledger_omlx.memory.ledger import Ledger
 
 __all__ = ["Deliver", "EngineConfig", "Session"]
 
@@ -57,6 +59,8 @@ class Session:
         self._default_model = ""
         self._kv_policy = config.kv_policy
         self._kv_cache: KvCache | None = None
+        self._ledger: Ledger | None = None
+        self._folders = request_ledger.ModelFolders()
         self._pid = os.getpid()
         self._lifecycle = threading.RLock()
         self._starting = threading.Lock()
@@ -92,6 +96,7 @@ class Session:
             self._start_loop()
             try:
                 self._kv_cache = open_cache(self.config, self._address)
+                self._ledger = request_ledger.open_ledger(self.config, self._folders)
                 self.run(self._open_pool())
                 if folder is not None:
                     self._load_watched(folder)
@@ -153,6 +158,8 @@ class Session:
         finally:
             if self._kv_cache is not None:
                 await asyncio.to_thread(self._kv_cache.close)
+            if self._ledger is not None:
+                await asyncio.to_thread(request_ledger.close, self._ledger)
         for call in list(self._calls):
             call.cancel()
         await asyncio.get_running_loop().shutdown_default_executor()
@@ -170,6 +177,13 @@ class Session:
     def cache(self) -> Cache:
         """The KV cache, whatever kind it is of."""
         return self._opened_cache.face
+
+    @property
+    def ledger(self) -> Ledger:
+        """Where the requests are recorded, or why they are not."""
+        if self._ledger is None:
+            raise EngineError("the engine was not started")
+        return self._ledger
 
     @property
     def cache_dir(self) -> Path | None:
@@ -254,6 +268,7 @@ class Session:
         cache, hooks = self._opened_cache, self.fork.hooks
         model = await adopted(self._pool, model_id, cache, lambda: self._kv_policy, hooks)
         if model is not None:
+            self._folders.add(model.folder)
             self._models[model_id] = model
             self._default_model = self._default_model or model_id
 

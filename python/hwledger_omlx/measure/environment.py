@@ -3,7 +3,6 @@
 Works on Linux and macOS. Knows nothing of what is measured.
 """
 
-import importlib
 import importlib.metadata
 import os
 import platform
@@ -14,6 +13,8 @@ from pathlib import Path
 from typing import Any
 
 import psutil
+
+from hwledger_omlx.memory.device import device_name
 
 _HERE = Path(__file__).resolve().parent
 
@@ -61,7 +62,7 @@ def environment(*, fork: str | None = None) -> Environment:
         os=_os(),
         python=f"{platform.python_implementation()} {platform.python_version()}",
         mlx=_version_of("mlx"),
-        device=_device(),
+        device=device_name(),
         fork=fork or installed_fork(),
         hwledger_omlx=_version_of("hwledger-omlx"),
         revision=_revision(),
@@ -124,24 +125,6 @@ def _first_words(path: str) -> list[str]:
         return Path(path).read_text(encoding="utf-8").split()
     except OSError:
         return []
-
-
-def _device() -> str:
-    # Imported here: a report about files alone needs no MLX. By name: MLX's own types do not describe every release.
-    try:
-        mx = importlib.import_module("mlx.core")
-    except ImportError:
-        return "none"
-    device = mx.default_device()
-    kind = str(device).removeprefix("Device(").partition(",")[0]
-    if kind == "cpu":
-        return "cpu"
-    about = getattr(mx, "device_info", None)
-    try:
-        name = about().get("device_name") if about is not None else None
-    except RuntimeError:
-        name = None
-    return f"{kind} ({name})" if name else kind
 
 
 def _revision() -> str | None:

@@ -2,6 +2,7 @@
 
 use std::io;
 
+use hwledger_omlx_core::memory::ledger::LedgerError as CoreLedgerError;
 use hwledger_omlx_core::quant::policy::PolicyError;
 use hwledger_omlx_core::series::SeriesError as CoreSeriesError;
 use hwledger_omlx_core::store::StoreError as CoreStoreError;
@@ -40,6 +41,15 @@ create_exception!(
 );
 create_exception!(hwledger_omlx, StoreWriteError, StoreError, "Something that was accepted could not be written.");
 create_exception!(hwledger_omlx, StoreClosedError, StoreError, "The store is closed.");
+create_exception!(hwledger_omlx, LedgerError, Error, "The ledger of requests could not do what was asked.");
+create_exception!(
+    hwledger_omlx,
+    LedgerFormatError,
+    LedgerError,
+    "The database is damaged, of a later version, or another program's. It was left alone."
+);
+create_exception!(hwledger_omlx, LedgerLockedError, LedgerError, "Another process kept the database locked.");
+create_exception!(hwledger_omlx, LedgerClosedError, LedgerError, "The ledger is closed.");
 
 /// An exception that is also one of Python's own, which `create_exception!` cannot make.
 struct Twofold(PyOnceLock<Py<PyType>>);
@@ -85,10 +95,22 @@ fn store_not_found_error(py: Python<'_>) -> PyResult<Bound<'_, PyType>> {
     CLASS.class("StoreNotFoundError", "There is no store in that folder.", bases)
 }
 
+fn ledger_not_found_error(py: Python<'_>) -> PyResult<Bound<'_, PyType>> {
+    static CLASS: Twofold = Twofold(PyOnceLock::new());
+    let bases = (py.get_type::<LedgerError>(), py.get_type::<PyFileNotFoundError>());
+    CLASS.class("LedgerNotFoundError", "There is no ledger at that path.", bases)
+}
+
 /// Adds what `#[pymodule_export]` cannot: the classes with two bases.
 pub(crate) fn export_twofold(module: &Bound<'_, PyModule>) -> PyResult<()> {
     let py = module.py();
-    for class in [kv_policy_error(py)?, store_config_error(py)?, store_io_error(py)?, store_not_found_error(py)?] {
+    for class in [
+        kv_policy_error(py)?,
+        ledger_not_found_error(py)?,
+        store_config_error(py)?,
+        store_io_error(py)?,
+        store_not_found_error(py)?,
+    ] {
         module.add(class.name()?, class)?;
     }
     Ok(())
@@ -100,6 +122,7 @@ pub(crate) enum Raised {
     Store(CoreStoreError),
     Identity(IdentityError),
     Policy(PolicyError),
+    Ledger(CoreLedgerError),
     Json(serde_json::Error),
 }
 
@@ -127,6 +150,12 @@ impl From<PolicyError> for Raised {
     }
 }
 
+impl From<CoreLedgerError> for Raised {
+    fn from(error: CoreLedgerError) -> Self {
+        Self::Ledger(error)
+    }
+}
+
 impl From<serde_json::Error> for Raised {
     fn from(error: serde_json::Error) -> Self {
         Self::Json(error)
@@ -140,6 +169,7 @@ impl From<Raised> for PyErr {
             Raised::Store(error) => store_error(&error),
             Raised::Identity(error) => ModelError::new_err(described(&error)),
             Raised::Policy(error) => twofold(kv_policy_error, described(&error), None),
+            Raised::Ledger(error) => ledger_error(&error),
             Raised::Json(error) => StoreError::new_err(format!("a report cannot be told: {error}")),
         }
     }
@@ -160,6 +190,19 @@ fn store_error(error: &CoreStoreError) -> PyErr {
         CoreStoreError::Target(_) => PyValueError::new_err(text),
         CoreStoreError::Closed => StoreClosedError::new_err(text),
         CoreStoreError::Forked => StoreError::new_err(text),
+    }
+}
+
+fn ledger_error(error: &CoreLedgerError) -> PyErr {
+    let text = described(error);
+    match error {
+        CoreLedgerError::NotFound { .. } => twofold(ledger_not_found_error, text, None),
+        CoreLedgerError::Newer { .. } | CoreLedgerError::Foreign { .. } | CoreLedgerError::Damaged { .. } => {
+            LedgerFormatError::new_err(text)
+        }
+        CoreLedgerError::Locked { .. } => LedgerLockedError::new_err(text),
+        CoreLedgerError::Closed => LedgerClosedError::new_err(text),
+        _ => LedgerError::new_err(text),
     }
 }
 

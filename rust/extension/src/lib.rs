@@ -9,6 +9,7 @@ mod identity;
 mod json;
 mod kv_policy;
 mod layout;
+mod ledger;
 mod logs;
 mod matching;
 mod open_stores;
@@ -30,8 +31,9 @@ pub mod native {
     use super::codec::Codec;
     #[pymodule_export]
     use super::errors::{
-        EngineError, Error, ForeignFolderError, ForkError, HarnessError, ModelError, RequestError, SeriesError,
-        StoreClosedError, StoreError, StoreFormatError, StoreInUseError, StoreWriteError,
+        EngineError, Error, ForeignFolderError, ForkError, HarnessError, LedgerClosedError, LedgerError,
+        LedgerFormatError, LedgerLockedError, ModelError, RequestError, SeriesError, StoreClosedError, StoreError,
+        StoreFormatError, StoreInUseError, StoreWriteError,
     };
     #[pymodule_export]
     use super::identity::{fingerprint_folder, namespace_digest};
@@ -39,6 +41,8 @@ pub mod native {
     use super::kv_policy::{KvPolicy, kv_format_serves};
     #[pymodule_export]
     use super::layout::Layout;
+    #[pymodule_export]
+    use super::ledger::Ledger;
     #[pymodule_export]
     use super::matching::{Match, Restored};
     #[pymodule_export]

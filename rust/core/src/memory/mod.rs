@@ -1,0 +1,3 @@
+//! Memory of models and requests: measured, predicted, reconciled.
+
+pub mod ledger;
