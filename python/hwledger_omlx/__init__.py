@@ -35,6 +35,7 @@ from hwledger_omlx.errors import (
     KvProfileError,
     KvProfileNotFoundError,
     KvTextError,
+    MemoryReportError,
     ModelError,
     ModelNotFoundError,
     RequestError,
@@ -48,6 +49,7 @@ from hwledger_omlx.errors import (
     StoreNotFoundError,
     StoreWriteError,
 )
+from hwledger_omlx.memory import MemoryEvent, MemoryReport
 
 _logs.configure()
 
@@ -72,6 +74,9 @@ __all__ = [
     "KvProfileError",
     "KvProfileNotFoundError",
     "KvTextError",
+    "MemoryEvent",
+    "MemoryReport",
+    "MemoryReportError",
     "Message",
     "ModelError",
     "ModelNotFoundError",

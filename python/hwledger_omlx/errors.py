@@ -35,6 +35,7 @@ __all__ = [
     "KvProfileError",
     "KvProfileNotFoundError",
     "KvTextError",
+    "MemoryReportError",
     "ModelError",
     "ModelNotFoundError",
     "RequestError",
@@ -72,3 +73,7 @@ class KvProfileNotFoundError(KvProfileError, FileNotFoundError):
 
 class KvTextError(Error):
     """No text to calibrate on, or too little of it."""
+
+
+class MemoryReportError(Error, ValueError):
+    """What should be a memory report is none, or of a version that cannot be read."""

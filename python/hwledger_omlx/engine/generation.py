@@ -5,7 +5,6 @@ Knows a loaded model and how to deliver events; nothing of threads, of who liste
 
 import asyncio
 import time
-import uuid
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
@@ -26,6 +25,7 @@ from hwledger_omlx.engine.request import GenerateRequest
 from hwledger_omlx.engine.stop_text import StopText
 from hwledger_omlx.errors import EngineError, RequestError
 from hwledger_omlx.hooks import prefill_progress
+from hwledger_omlx.hooks.layer_memory import naming
 from hwledger_omlx.hooks.paged_cache import binding
 
 
@@ -51,7 +51,7 @@ class RequestRun:
         self._deliver = deliver
         self._core = upstream.requests_of(model.engine)
         # The fork aborts by id and later; an id of this run alone cannot hit the next request of the caller's id.
-        self._fork_id = f"{request.request_id}#{uuid.uuid4().hex[:12]}"
+        self._fork_id = naming.fork_id(request.request_id)
         self._added = False
         self._began = False
         self._submitted_s = time.monotonic()
@@ -111,6 +111,7 @@ class RequestRun:
                 if output.finished:
                     return self._finish(output)
                 if self._stop.stopped:
+                    naming.set_end(self._fork_id, "stop")
                     await self._core.abort_request(self._fork_id)
                     return "stop"
         finally:

@@ -15,10 +15,10 @@ from collections.abc import Coroutine, Iterable, Sequence
 from pathlib import Path
 from typing import Any, TypeVar, cast
 
-from hwledger_omlx._native import KvPolicy
+from hwledger_omlx._native import KvPolicy, LayerMemory
 from hwledger_omlx.cache.cache import Cache, Prompt
 from hwledger_omlx.engine import exit as process_exit
-from hwledger_omlx.engine import kv_policy, model_folder, progress, upstream
+from hwledger_omlx.engine import kv_policy, memory, model_folder, progress, upstream
 from hwledger_omlx.engine.config import EngineConfig
 from hwledger_omlx.engine.events import Message
 from hwledger_omlx.engine.generation import LoadedModel
@@ -38,6 +38,7 @@ from hwledger_omlx.errors import (
 from hwledger_omlx.fork.load import LoadedFork, load
 from hwledger_omlx.hooks.layer_caches.dial import dial_of
 from hwledger_omlx.hooks.paged_cache.binding import attached
+from hwledger_omlx.memory.report import MemoryReport
 
 __all__ = ["Deliver", "EngineConfig", "Session"]
 
@@ -241,6 +242,7 @@ class Session:
             raise
         fitted.put_in_force()
         self._models[folder.model_id] = LoadedModel(folder, placed)
+        memory.begin(self._models[folder.model_id], self._opened_cache, self.fork.hooks)
         return folder.model_id
 
     async def _unload(self, model_id: str) -> None:
@@ -280,6 +282,27 @@ class Session:
             ModelError: no model of that id is loaded.
         """
         return kv_policy.in_force(self._model(model_id, ModelError).placed)
+
+    # -- memory -------------------------------------------------------------------------------------------------
+
+    def memory(self) -> MemoryReport:
+        """Where the engine's memory goes now, and the highest it went.
+
+        Raises:
+            EngineError: the engine was not started, or before the process forked.
+            EngineClosedError: it was closed.
+        """
+        with self._lifecycle:
+            self._open_loop()
+            models = list(self._models.values())
+        return memory.report(models, self.cache, self.fork.hooks)
+
+    def memory_ledgers(self) -> list[LayerMemory]:
+        """The ledgers of the models that are loaded now; none when the engine is closed."""
+        with self._lifecycle:
+            return [] if self._closed else memory.ledgers(list(self._models.values()))
+
+    # -- the pool -----------------------------------------------------------------------------------------------
 
     def _pool_lock(self) -> asyncio.Lock:
         if self._loading is None:

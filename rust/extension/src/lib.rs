@@ -11,6 +11,7 @@ mod kv_policy;
 mod layout;
 mod logs;
 mod matching;
+mod memory;
 mod open_stores;
 mod opening;
 mod saving;
@@ -41,6 +42,8 @@ pub mod native {
     use super::layout::Layout;
     #[pymodule_export]
     use super::matching::{Match, Restored};
+    #[pymodule_export]
+    use super::memory::{LayerMemory, MemoryTables, Words, memory_report, wait_for_memory_sample};
     #[pymodule_export]
     use super::saving::{Saved, Snapshot};
     #[pymodule_export]

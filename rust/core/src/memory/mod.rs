@@ -1,0 +1,3 @@
+//! Where a model's memory goes: measured while it runs, planned before it is loaded, and one held against the other.
+
+pub mod live;
