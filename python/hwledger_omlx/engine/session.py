@@ -242,7 +242,7 @@ class Session:
             raise
         fitted.put_in_force()
         self._models[folder.model_id] = LoadedModel(folder, placed)
-        memory.begin(self._models[folder.model_id], self._opened_cache, self.fork.hooks)
+        memory.begin(self._models[folder.model_id], self.fork.hooks)
         return folder.model_id
 
     async def _unload(self, model_id: str) -> None:

@@ -54,14 +54,9 @@ def attribute(owner: Any, name: str) -> Any:
         raise ForkError(f"this fork has no {kind}.{name}, which the engine needs; use a tested release") from error
 
 
-def mlx() -> Any:
-    """MLX's module `mlx.core`."""
-    return importlib.import_module("mlx.core")
-
-
 def active_bytes() -> int:
     """Bytes of all MLX arrays that are alive now."""
-    return int(attribute(mlx(), "get_active_memory")())
+    return int(attribute(importlib.import_module("mlx.core"), "get_active_memory")())
 
 
 def release_streams() -> None:

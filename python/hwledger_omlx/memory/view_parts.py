@@ -9,6 +9,7 @@ from hwledger_omlx.memory.records import Figure, ModelMemory, Peak
 from hwledger_omlx.memory.report import MemoryReport
 
 UNKNOWN = "?"
+_DTYPES = {"bfloat16": "bf16", "float16": "f16", "float32": "f32"}
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,9 +56,9 @@ def said(figure: Figure[int]) -> str:
     return UNKNOWN if figure.value is None else size_text(figure.value)
 
 
-def bits(value: float | None) -> str:
-    """Bits of a number."""
-    return UNKNOWN if value is None else f"{value:g}"
+def short_format(name: str) -> str:
+    """How keys or values are held, in a few letters: `bf16`, `affine 8`."""
+    return _DTYPES.get(name) or " ".join(name.split(":")[:2])
 
 
 def headline(report: MemoryReport) -> str:

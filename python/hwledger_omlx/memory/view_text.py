@@ -11,7 +11,7 @@ from rich.text import Text
 from hwledger_omlx.cache.sizes import size_text
 from hwledger_omlx.memory.records import LayerUse, ModelMemory, RequestMemory
 from hwledger_omlx.memory.report import MemoryReport
-from hwledger_omlx.memory.view_parts import Part, headline, parts, peak_text, said, sampling_text
+from hwledger_omlx.memory.view_parts import Part, headline, parts, peak_text, said, sampling_text, short_format
 
 STYLES = {
     "weights": "blue",
@@ -23,6 +23,7 @@ STYLES = {
 }
 _BAR_CELLS = 60
 _SIZE_CELLS = 8
+_LAYER_BAR_CELLS = 8
 _EIGHTHS = " ▏▎▍▌▋▊▉█"
 
 
@@ -81,7 +82,8 @@ def requests_table(requests: Sequence[RequestMemory]) -> Table:
     table.add_column("stage", no_wrap=True)
     for heading in ("prompt", "cached", "tokens"):
         table.add_column(heading, justify="right", no_wrap=True)
-    for heading in ("KV", "used", "state", "peak"):
+    has_state = any(each.state_bytes.value for each in requests)
+    for heading in ("KV", "used", *(["state"] if has_state else []), "peak"):
         table.add_column(heading, justify="right", no_wrap=True, min_width=_SIZE_CELLS)
     for each in requests:
         tokens = each.tokens.value
@@ -93,7 +95,7 @@ def requests_table(requests: Sequence[RequestMemory]) -> Table:
             "?" if tokens is None else f"{tokens:,}",
             said(each.kv_allocated_bytes),
             said(each.kv_used_bytes),
-            said(each.state_bytes),
+            *([said(each.state_bytes)] if has_state else []),
             "?" if each.peak is None else said(each.peak.bytes),
         )
     return table
@@ -102,10 +104,11 @@ def requests_table(requests: Sequence[RequestMemory]) -> Table:
 def layers_table(layers: Sequence[LayerUse]) -> Table:
     """A row for each, with a bar of its bytes."""
     table = Table(box=box.SIMPLE_HEAD, pad_edge=False, show_edge=False)
+    has_state = any(each.state_bytes.value for each in layers)
     table.add_column("layer", justify="right", no_wrap=True, min_width=5)
-    for heading, cells in (("cache", 20), ("K", 12), ("V", 12)):
+    for heading, cells in (("cache", 18), ("K", 14), ("V", 14)):
         table.add_column(heading, overflow="ellipsis", no_wrap=True, max_width=cells)
-    for heading in ("KV", "used", "state"):
+    for heading in ("KV", "used", *(["state"] if has_state else [])):
         table.add_column(heading, justify="right", no_wrap=True, min_width=_SIZE_CELLS)
     table.add_column("", no_wrap=True)
     most = max((_nbytes(each) for each in layers), default=0)
@@ -113,12 +116,12 @@ def layers_table(layers: Sequence[LayerUse]) -> Table:
         table.add_row(
             str(each.layer),
             Text(", ".join(each.cache_classes)),
-            ", ".join(each.k_formats),
-            ", ".join(each.v_formats),
+            ", ".join(map(short_format, each.k_formats)),
+            ", ".join(map(short_format, each.v_formats)),
             said(each.kv_allocated_bytes),
             said(each.kv_used_bytes),
-            said(each.state_bytes) if each.state_bytes.value else "",
-            Text(_eighths(12 * _nbytes(each) / most if most else 0), STYLES["KV"]),
+            *([said(each.state_bytes)] if has_state else []),
+            Text(_eighths(_LAYER_BAR_CELLS * _nbytes(each) / most if most else 0), STYLES["KV"]),
         )
     return table
 

@@ -22,6 +22,7 @@ from hwledger_omlx.hooks.layer_memory import attached, naming, requests
 from hwledger_omlx.hooks.layer_memory.peaks import PeakInterval
 from hwledger_omlx.hooks.layer_memory.track import Track
 from hwledger_omlx.hooks.layer_memory.walk import UNKNOWN, Walk
+from hwledger_omlx.hooks.paged_cache.binding import Binding
 
 DECODE_STEPS = 16
 """Steps of decoding between two samples. `hwledger-omlx bench memory` measures what they cost."""
@@ -76,6 +77,9 @@ class Sampler:
         """One for a scheduler that was just made."""
         sampler = cls(Path(str(scheduler.config.model_name)).name)
         sampler.weigh(scheduler.model)
+        bound = Binding.of(scheduler.config)
+        if bound is not None:
+            sampler.ledger.watch_store(bound.store)
         return sampler
 
     @_sparing
@@ -103,6 +107,7 @@ class Sampler:
         """A request was taken into the queue."""
         fork_id = str(request.request_id)
         policy = dial_of(scheduler).policy
+        self.ledger.set_kv_policy(policy)
         number = self.ledger.begin(naming.request_id_of(fork_id), int(request.num_prompt_tokens), policy)
         arrived_unix_s = time.time() - (time.monotonic() - arrived_s)
         chunk_tokens = int(scheduler.config.prefill_step_size)

@@ -1,5 +1,6 @@
 """The places of the fork's scheduler where requests come, are computed and go: there the memory is sampled."""
 
+import logging
 import time
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
@@ -7,15 +8,24 @@ from typing import Any
 from mlx_lm.models.cache import make_prompt_cache
 
 from hwledger_omlx.hooks.layer_memory.attached import attach, attached, forget_prefill_caches, want_prefill_caches
+from hwledger_omlx.hooks.layer_memory.published import publisher
 from hwledger_omlx.hooks.layer_memory.sampler import Sampler
 
 Wrapped = Callable[..., Any]
+_log = logging.getLogger("hwledger_omlx.fork")
 
 
 def init(wrapped: Wrapped, instance: Any, args: Sequence[Any], kwargs: Mapping[str, Any]) -> None:
     """Around `omlx.scheduler:Scheduler.__init__`."""
     wrapped(*args, **kwargs)
-    attach(instance, Sampler.of(instance))
+    try:
+        sampler = Sampler.of(instance)
+        publisher.add(sampler)
+    except Exception:  # noqa: BLE001
+        # Without a sampler the model serves as well; the report says that there is none.
+        _log.warning("the memory of %s will not be sampled", instance.config.model_name, exc_info=True)
+    else:
+        attach(instance, sampler)
 
 
 def add_request(wrapped: Wrapped, instance: Any, args: Sequence[Any], kwargs: Mapping[str, Any]) -> Any:

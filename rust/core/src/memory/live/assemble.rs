@@ -21,9 +21,9 @@ use crate::store::StoreStats;
 pub struct Surroundings {
     /// MLX's account now.
     pub mlx: MlxMemory,
-    /// The paged cache's account; `None` where there is none.
+    /// The paged cache's account; `None` for that of the store that the models' samples tell of.
     pub store: Option<StoreStats>,
-    /// Why there is none.
+    /// Why there is none, if there is none.
     pub why_no_store: String,
     /// Loaded models that no sample is taken of.
     pub unsampled: Vec<NoSampler>,
@@ -47,6 +47,7 @@ pub struct NoSampler {
 pub fn report(models: &[&LayerMemory], around: Surroundings) -> MemoryReport {
     let read = ProcessFigures::read();
     let faults = read.major_faults.clone();
+    let store = around.store.or_else(|| models.iter().find_map(|model| model.store_stats()));
     let sampled = models.iter().map(|model| model_memory(&model.state(), model.decode_steps));
     MemoryReport {
         schema: SCHEMA.to_owned(),
@@ -58,7 +59,7 @@ pub fn report(models: &[&LayerMemory], around: Surroundings) -> MemoryReport {
             major_faults_per_s: faults_per_s(models, faults),
         },
         mlx: around.mlx,
-        store: store_memory(around.store.as_ref(), &around.why_no_store),
+        store: store_memory(store.as_ref(), &around.why_no_store),
         models: sampled.chain(around.unsampled.iter().map(unsampled)).collect(),
     }
 }

@@ -10,7 +10,7 @@ use super::process::{cheap_footprint_bytes, major_faults};
 use super::report::Peak;
 use super::ring::Ring;
 use super::sample::{Cell, Counters, Moment, Phase, Row, Shape, Stage};
-use crate::store::Store;
+use crate::store::{Store, StoreStats};
 
 /// How much of the past a ledger keeps.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -210,6 +210,11 @@ impl LayerMemory {
 
     pub(super) fn state(&self) -> MutexGuard<'_, State> {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    pub(super) fn store_stats(&self) -> Option<StoreStats> {
+        let store = self.store.lock().unwrap_or_else(PoisonError::into_inner).upgrade();
+        store.map(|store| store.stats())
     }
 
     fn completed(&self, mut counters: Counters) -> Counters {
