@@ -23,32 +23,31 @@ class Part:
 
 
 def parts(report: MemoryReport) -> list[Part]:
-    """Weights, KV, state, activations, cache and what is free; those that are not known are left out."""
-    found: list[Part] = []
+    """Weights, KV, state, activations, cache and what is free; what is not known is left out."""
     models = report.models
-
-    def add(name: str, figures: Iterable[Figure[int]]) -> int | None:
-        known = [each for each in figures if each.value is not None]
-        if not known:
-            return None
-        total = sum(each.value or 0 for each in known)
-        hows = sorted({f"{each.source}: {each.how}" for each in known})
-        found.append(Part(name, total, "; ".join(hows)))
-        return total
-
     held = [
-        add("weights", (model.weights_bytes for model in models)) or 0,
-        add("KV", (model.kv_allocated_bytes for model in models)) or 0,
-        add("state", (model.state_bytes for model in models)) or 0,
+        _sum("weights", (model.weights_bytes for model in models)),
+        _sum("KV", (model.kv_allocated_bytes for model in models)),
+        _sum("state", (model.state_bytes for model in models)),
     ]
-    if not found[-1].nbytes and found[-1].name == "state":
-        del found[-1]
+    found = [part for part in held if part is not None and (part.name != "state" or part.nbytes)]
     active = report.mlx.active_bytes.value
     if active is not None:
-        found.append(Part("activations", max(0, active - sum(held)), "computed: MLX's active memory less the others"))
-    add("cache", [report.mlx.cache_bytes])
-    add("free", [report.mlx.free_bytes])
+        # Where one of the others is not known, it is in what is left over.
+        name = "other arrays" if None in held else "activations"
+        left_over = max(0, active - sum(part.nbytes for part in found))
+        found.append(Part(name, left_over, "computed: MLX's active memory less the others"))
+    found += filter(None, [_sum("cache", [report.mlx.cache_bytes]), _sum("free", [report.mlx.free_bytes])])
     return found
+
+
+def _sum(name: str, figures: Iterable[Figure[int]]) -> Part | None:
+    """None where one of them is not known."""
+    known = list(figures)
+    if any(each.value is None for each in known):
+        return None
+    hows = sorted({f"{each.source}: {each.how}" for each in known})
+    return Part(name, sum(each.value or 0 for each in known), "; ".join(hows))
 
 
 def said(figure: Figure[int]) -> str:

@@ -278,6 +278,7 @@ class Sampler:
             if batch.uids:
                 tracks = [self._tracks.get(names.get(uid, "")) for uid in batch.uids]
                 self._walk.add_batch(
+                    tuple(batch.uids),
                     [0 if track is None else track.number for track in tracks],
                     [UNKNOWN if track is None else track.length for track in tracks],
                     batch.prompt_cache,

@@ -49,6 +49,8 @@ class Walk:
         self._ledger = ledger
         # By layer, place, class and formats. Formats are known by their address, so they are kept.
         self._shapes: dict[tuple[Any, ...], tuple[int, Any]] = {}
+        self._plan_key: object = None
+        self._plan: list[tuple[int, int] | None] = []
         self.rows: list[int] = []
         self.cells: list[int] = []
         self.by_request: dict[int, list[int]] = {}
@@ -65,10 +67,11 @@ class Walk:
             self._own(row, cache, layer, 0)
         self._add(request, row)
 
-    def add_batch(self, requests: Sequence[int], lengths: Sequence[int], caches: Sequence[Any]) -> None:
+    def add_batch(self, key: object, requests: Sequence[int], lengths: Sequence[int], caches: Sequence[Any]) -> None:
         """Adds the caches of a batch.
 
         Args:
+            key: another one whenever a row has come, gone or moved.
             requests: the request of each row, 0 for none.
             lengths: tokens that each row's request has; `UNKNOWN` for what is not known.
             caches: one for each layer.
@@ -77,10 +80,26 @@ class Walk:
         longest = UNKNOWN if UNKNOWN in lengths else max(lengths, default=0)
         # By how much each is shorter than the longest.
         shorter = [UNKNOWN if longest == UNKNOWN else longest - length for length in lengths]
-        for layer, cache in enumerate(caches):
-            self._batched(rows, shorter, cache, layer, 0)
+        if key != self._plan_key or len(self._plan) != len(caches):
+            self._plan = [self._planned(cache, layer, len(rows)) for layer, cache in enumerate(caches)]
+            self._plan_key = key
+        for layer, (planned, cache) in enumerate(zip(self._plan, caches, strict=True)):
+            if planned is None:
+                self._batched(rows, shorter, cache, layer, 0)
+            else:
+                _shared_cells(rows, shorter, cache, *planned)
         for request, row in zip(requests, rows, strict=True):
             self._add(request, row)
+
+    def _planned(self, cache: Any, layer: int, rows: int) -> tuple[int, int] | None:
+        """The shape, and the bytes of a column, of arrays that all rows share; None for all else.
+
+        Neither changes before a row comes or goes. No cache is kept: it would keep its memory.
+        """
+        if type(cache) not in _SHARING or cache.keys is None or not cache.keys.shape[2]:
+            return None
+        column_bytes = (cache.keys.nbytes + cache.values.nbytes) // cache.keys.shape[2]
+        return self._shape(cache, layer, 0, shared=rows > 1), column_bytes
 
     def _add(self, request: int, row: list[int]) -> None:
         self.rows += (request, len(row) // CELL_NUMBERS)
@@ -111,18 +130,18 @@ class Walk:
             self._own(rows[0], cache, layer, place)
             return
         shape = self._shape(cache, layer, place, shared=len(rows) > 1)
-        allocated, columns, capacity = _shared(cache)
+        if kind in _SHARING:
+            keys = cache.keys
+            columns = 0 if keys is None else keys.shape[2]
+            nbytes = 0 if keys is None else keys.nbytes + cache.values.nbytes
+            _shared_cells(rows, shorter, cache, shape, nbytes // columns if columns else 0)
+            return
+        allocated = _OWN.get(kind, _other)(cache)[0]
         share, left_over = divmod(allocated, len(rows))
         for index, row in enumerate(rows):
             # Nothing is lost of what does not divide, so that the sum is that of the arrays.
-            held = share + left_over if index == 0 else share
-            tokens = UNKNOWN
-            if columns != UNKNOWN and (shorter[index] != UNKNOWN or len(rows) == 1):
-                tokens = min(columns - max(shorter[index], 0), capacity)
-            used = held if kind is ArraysCache else UNKNOWN
-            if tokens != UNKNOWN:
-                used = held * tokens // capacity if capacity else 0
-            row += (shape, held if allocated != UNKNOWN else UNKNOWN, used, tokens)
+            held = UNKNOWN if allocated == UNKNOWN else share + left_over if index == 0 else share
+            row += (shape, held, held if kind is ArraysCache else UNKNOWN, UNKNOWN)
 
     def _shape(self, cache: Any, layer: int, place: int, *, shared: bool) -> int:
         kind = type(cache)
@@ -257,13 +276,24 @@ _KINDS: dict[type, str] = {
 # -- a batch's -------------------------------------------------------------------------------------------------
 
 
-def _shared(cache: Any) -> Numbers:
-    """Bytes allocated for all rows, columns of the longest row, columns that there is room for."""
-    if type(cache) not in _SHARING:
-        allocated = _OWN.get(type(cache), _other)(cache)[0]
-        return allocated, UNKNOWN, 0
-    keys = cache.keys
-    if keys is None:
-        return 0, 0, 0
+def _shared_cells(rows: Sequence[list[int]], shorter: Sequence[int], cache: Any, shape: int, column_bytes: int) -> None:
+    """Adds the cells of arrays `[rows, heads, columns, width]`; a column is of all rows."""
+    if not column_bytes:
+        for row in rows:
+            row += (shape, 0, 0, 0)
+        return
+    allocated = cache.keys.nbytes + cache.values.nbytes
     columns = cache._offset if type(cache) is BatchRotatingKVCache else cache._idx
-    return keys.nbytes + cache.values.nbytes, columns, keys.shape[2]
+    capacity = allocated // column_bytes
+    if len(rows) == 1:
+        tokens = columns if columns < capacity else capacity
+        rows[0].extend((shape, allocated, column_bytes * tokens, tokens))
+        return
+    # The arrays' first axis has a slice for each row, so it divides.
+    held, token_bytes = allocated // len(rows), column_bytes // len(rows)
+    for row, less in zip(rows, shorter, strict=True):
+        if less == UNKNOWN:
+            row.extend((shape, held, UNKNOWN, UNKNOWN))
+        else:
+            tokens = min(columns - less, capacity)
+            row.extend((shape, held, token_bytes * tokens, tokens))
