@@ -40,6 +40,7 @@ from hwledger_omlx.errors import (
     LedgerFormatError,
     LedgerLockedError,
     LedgerNotFoundError,
+    MemoryReportError,
     ModelError,
     ModelNotFoundError,
     RequestError,
@@ -53,6 +54,7 @@ from hwledger_omlx.errors import (
     StoreNotFoundError,
     StoreWriteError,
 )
+from hwledger_omlx.memory import MemoryEvent, MemoryReport
 
 _logs.configure()
 
@@ -82,6 +84,9 @@ __all__ = [
     "LedgerFormatError",
     "LedgerLockedError",
     "LedgerNotFoundError",
+    "MemoryEvent",
+    "MemoryReport",
+    "MemoryReportError",
     "Message",
     "ModelError",
     "ModelNotFoundError",

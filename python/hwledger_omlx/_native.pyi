@@ -18,6 +18,7 @@ __all__ = [
     "Hook",
     "KvPolicy",
     "KvPolicyError",
+    "LayerMemory",
     "Layout",
     "Ledger",
     "LedgerClosedError",
@@ -26,6 +27,7 @@ __all__ = [
     "LedgerLockedError",
     "LedgerNotFoundError",
     "Match",
+    "MemoryTables",
     "ModelError",
     "RequestError",
     "Restored",
@@ -41,13 +43,16 @@ __all__ = [
     "StoreInUseError",
     "StoreNotFoundError",
     "StoreWriteError",
+    "Words",
     "__version__",
     "fingerprint_folder",
     "kv_format_serves",
     "lock_manifest",
+    "memory_report",
     "namespace_digest",
     "parse_series",
     "series",
+    "wait_for_memory_sample",
 ]
 
 __version__: str
@@ -611,3 +616,142 @@ def fingerprint_folder(
 
 def namespace_digest(fields: dict[str, str | bytes] | dict[str, str] | dict[str, bytes]) -> bytes:
     """The 32-byte digest of named fields, whatever their order. Text counts as its UTF-8."""
+
+@final
+class LayerMemory:
+    """The live memory ledger of one loaded model: who is at work, and the latest samples. Usable from any thread."""
+
+    def __new__(cls, model_id: str, *, decode_steps: int, samples: int | None = None, cells: int | None = None) -> Self:
+        """A ledger without samples.
+
+        Args:
+            model_id: the model's name.
+            decode_steps: steps of decoding between two samples, to be told in reports.
+            samples: how many are kept; None for 2,048.
+            cells: how many caches of all of them; None for 65,536.
+        """
+
+    @property
+    def model_id(self) -> str: ...
+    def set_model_id(self, model_id: str) -> None:
+        """Names the model anew."""
+
+    def set_weights_bytes(self, nbytes: int | None, why_unknown: str = "") -> None:
+        """Says what the weights take; None with the reason why that is not known."""
+
+    def set_kv_policy(self, policy: str) -> None:
+        """Says at which policy new requests run."""
+
+    def set_incomplete(self, why: str | None) -> None:
+        """Says what is missing of the samples, and why; None for nothing."""
+
+    def watch_store(self, store: Store) -> None:
+        """Has samples tell of a store too, for as long as that is open."""
+
+    def shape(
+        self,
+        layer: int,
+        place: int,
+        kind: str,
+        cache_class: str,
+        *,
+        k_format: str = "",
+        v_format: str = "",
+        k_bits: float | None = None,
+        v_bits: float | None = None,
+        shared: bool = False,
+        why_unknown: str = "",
+    ) -> int:
+        """The number by which cells name a cache that looks so.
+
+        Args:
+            layer: index in the model's list of caches.
+            place: index in the layer's list of caches; 0 where it has one.
+            kind: `sequence`, `window`, `state` or `other`.
+            cache_class: name of its class.
+            k_format: a format's name, or the type of the numbers; empty for a state.
+            v_format: the same of the values.
+            k_bits: of a number.
+            v_bits: the same of the values.
+            shared: its arrays are those of a batch, of which each row has an equal share.
+            why_unknown: why some of its numbers are not known.
+        """
+
+    def begin(self, request_id: str, prompt_tokens: int, kv_policy: str) -> int:
+        """Takes a request on, which waits for its turn. Returns its number, which is above 0."""
+
+    def advance(self, request: int, stage: int, cached_tokens: int) -> None:
+        """Says how far a request is: 0 waiting, 1 prefill, 2 decode."""
+
+    def end(self, request: int) -> int | None:
+        """Lets a request go. Returns the highest peak of MLX's memory while it was at work."""
+
+    def record(
+        self,
+        phase: int,
+        request: int,
+        chunk: int,
+        active_bytes: int | None,
+        cache_bytes: int | None,
+        peak_bytes: int | None,
+        rows: list[int],
+        cells: list[int],
+    ) -> bool:
+        """Takes a sample; False where it has more cells than there is room for.
+
+        Args:
+            phase: what the time up to now was spent on: 0 idle, 1 restore, 2 prefill, 3 join, 4 decode.
+            request: for whom; 0 for no single request.
+            chunk: of its prompt, from 1; 0 outside of prefill.
+            active_bytes: of all MLX arrays.
+            cache_bytes: what MLX keeps for new arrays.
+            peak_bytes: most bytes of MLX arrays since the sample before.
+            rows: `[request, cells, ...]`, in the order of the cells; request 0 for a row that is nobody's any more.
+            cells: `[shape, allocated bytes, used bytes, tokens, ...]`, -1 for what is not known.
+        """
+
+    def failed(self, why: str) -> None:
+        """Counts a sample that could not be taken."""
+
+    @property
+    def samples(self) -> int:
+        """Samples ever taken; the next one has this number."""
+
+    def event(self, number: int) -> str | None:
+        """The first sample from that number on that is still there, as JSON; None where there is none yet."""
+
+@final
+class MemoryTables:
+    """A memory report: its JSON, and its numbers as arrays."""
+
+    @staticmethod
+    def parse(text: str) -> MemoryTables:
+        """The report that JSON says. Raises ValueError where it is none."""
+
+    @property
+    def json(self) -> str: ...
+    @property
+    def names(self) -> list[str]:
+        """What the rows' words for kinds, classes and formats stand for."""
+
+    @property
+    def layers(self) -> Words:
+        """Rows of 13 words, one for each cache of each request."""
+
+    def history(self, model: int) -> Words:
+        """Rows of 4 words and one for each layer: the past of a model, by its place in the report."""
+
+@final
+class Words(Buffer):
+    """Words of 8 bytes of a report, as a read-only buffer."""
+
+    def __len__(self) -> int: ...
+
+def memory_report(models: Sequence[LayerMemory], around: str) -> MemoryTables:
+    """A report of these models, with what `around` says: JSON, as the core's `memory::live::Surroundings` has it."""
+
+def wait_for_memory_sample(seen: int, at_most_s: float) -> int:
+    """Waits until a sample was taken, of any model, after what `seen` stands for, or the time is up.
+
+    Returns what stands for the latest one.
+    """

@@ -45,6 +45,7 @@ __all__ = [
     "LedgerFormatError",
     "LedgerLockedError",
     "LedgerNotFoundError",
+    "MemoryReportError",
     "ModelError",
     "ModelNotFoundError",
     "RequestError",
@@ -82,3 +83,7 @@ class KvProfileNotFoundError(KvProfileError, FileNotFoundError):
 
 class KvTextError(Error):
     """No text to calibrate on, or too little of it."""
+
+
+class MemoryReportError(Error, ValueError):
+    """What should be a memory report is none, or of a version that cannot be read."""

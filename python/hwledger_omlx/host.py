@@ -79,6 +79,16 @@ def cache_stats(session: Any) -> str | None:
     return stats
 
 
+def memory(session: Any) -> str:
+    """Where the memory of a started session goes, as JSON by the schema `hwledger.v1`.
+
+    Raises:
+        EngineClosedError: the session is closed.
+    """
+    report: str = session.memory().to_json()
+    return report
+
+
 def doctor(fork: str | Path | None) -> str:
     """Examines interpreter, package, fork, hooks and device; the JSON of the host's `DoctorReport`. Loads no model.
 

@@ -18,6 +18,7 @@ from hwledger_omlx.cli.kv import kv_app
 from hwledger_omlx.cli.ledger import ledger_app
 from hwledger_omlx.cli.patches import patches_app
 from hwledger_omlx.cli.serve import serve
+from hwledger_omlx.cli.top import top
 
 app = typer.Typer(
     name="hwledger-omlx",
@@ -30,6 +31,7 @@ app.command()(demo)
 app.command()(generate)
 app.command()(chat)
 app.command()(serve)
+app.command()(top)
 app.add_typer(patches_app, name="patches")
 app.add_typer(cache_app, name="cache")
 app.add_typer(kv_app, name="kv")

@@ -135,6 +135,37 @@ def kv(
     finish(report, as_json=as_json, check=check)
 
 
+@bench_app.command()
+def memory(
+    model: Annotated[
+        str | None,
+        typer.Option("--model", "-m", help="Model folder or Hugging Face id.", show_default="the shipped model"),
+    ] = None,
+    rounds: Rounds = 5,
+    max_tokens: Annotated[int, typer.Option(min=2, help="Tokens that each request generates.")] = 96,
+    concurrency: Annotated[str, typer.Option(help="Numbers of requests at the same time, with commas.")] = "1,8",
+    kv: Annotated[str, typer.Option(help="KV policies, with semicolons.")] = "16;8",
+    as_json: options.Json = False,
+    check: Check = False,
+) -> None:
+    """What sampling the layers' memory costs decoding: with the hooks and without, in one process and in turns.
+
+    Bar: at most 1 % of decode time. Prints a table, or with --json the results as bench engine has them.
+    """
+    from hwledger_omlx.measure.memory_bench import MemoryBench
+
+    bench = MemoryBench(
+        model=model,
+        rounds=rounds,
+        max_tokens=max_tokens,
+        concurrency=_numbers(concurrency, "--concurrency"),
+        policies=[each.strip() for each in kv.split(";")],
+    )
+    with progress_of_turns("bench memory") as on_turn:
+        report = bench.run(on_turn)
+    finish(report, as_json=as_json, check=check)
+
+
 def finish(report: Report, *, as_json: bool, check: bool) -> None:
     """Prints the report and sets the exit code: 1 for a missed bar where `check` asks for it."""
     report.print(as_json=as_json)

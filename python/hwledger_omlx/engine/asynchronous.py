@@ -12,6 +12,8 @@ from hwledger_omlx.engine.face import Face
 from hwledger_omlx.engine.kv_policy import KvSetting
 from hwledger_omlx.engine.request import GenerateRequest, RequestFields
 from hwledger_omlx.errors import EngineError
+from hwledger_omlx.memory.events import AsyncMemoryEvents, MemoryEvents
+from hwledger_omlx.memory.report import MemoryReport
 
 
 class AsyncEngine(Face):
@@ -111,6 +113,23 @@ class AsyncEngine(Face):
             ModelError: no model of that id is loaded.
         """
         await asyncio.to_thread(self._session.set_kv_policy, policy, model)
+
+    async def memory(self) -> MemoryReport:
+        """Where the engine's memory goes now, layer by layer, and the highest it went.
+
+        Raises:
+            EngineClosedError: the engine was closed.
+        """
+        return await asyncio.to_thread(self._session.memory)
+
+    def memory_events(self, *, buffered: int = 256) -> AsyncMemoryEvents:
+        """The samples as they are taken, of all models, until the engine is closed. Leave the loop to stop listening.
+
+        Args:
+            buffered: samples of a model that wait for a slow reader, at most; the older ones are dropped and counted.
+        """
+        events = MemoryEvents(self._session.memory_ledgers, lambda: self._session.closed, buffered=buffered)
+        return AsyncMemoryEvents(events)
 
     async def close(self) -> None:
         """Cancels what runs, flushes the cache and releases everything. Safe to call twice."""

@@ -12,6 +12,8 @@ from hwledger_omlx.engine.face import EngineSettings, Face
 from hwledger_omlx.engine.kv_policy import KvSetting
 from hwledger_omlx.engine.request import GenerateRequest, RequestFields
 from hwledger_omlx.errors import EngineError
+from hwledger_omlx.memory.events import MemoryEvents
+from hwledger_omlx.memory.report import MemoryReport
 
 
 class Engine(Face):
@@ -104,6 +106,22 @@ class Engine(Face):
             ModelError: no model of that id is loaded.
         """
         self._session.set_kv_policy(policy, model)
+
+    def memory(self) -> MemoryReport:
+        """Where the engine's memory goes now, layer by layer, and the highest it went.
+
+        Raises:
+            EngineClosedError: the engine was closed.
+        """
+        return self._session.memory()
+
+    def memory_events(self, *, buffered: int = 256) -> MemoryEvents:
+        """The samples as they are taken, of all models, until the engine is closed. Leave the loop to stop listening.
+
+        Args:
+            buffered: samples of a model that wait for a slow reader, at most; the older ones are dropped and counted.
+        """
+        return MemoryEvents(self._session.memory_ledgers, lambda: self._session.closed, buffered=buffered)
 
     def close(self) -> None:
         """Cancels what runs, flushes the cache and releases everything. Safe to call twice."""

@@ -5,7 +5,6 @@ Knows a loaded model and how to deliver events; nothing of threads, of who liste
 
 import asyncio
 import time
-import uuid
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
@@ -27,6 +26,7 @@ from hwledger_omlx.engine.stop_text import StopText
 from hwledger_omlx.errors import EngineError, RequestError
 from hwledger_omlx.hooks import prefill_progress
 from hwledger_omlx.hooks.layer_caches import dial
+from hwledger_omlx.hooks.layer_memory import naming
 from hwledger_omlx.hooks.paged_cache import binding
 
 
@@ -52,7 +52,7 @@ class RequestRun:
         self._deliver = deliver
         self._core = upstream.requests_of(model.engine)
         # The fork aborts by id and later; an id of this run alone cannot hit the next request of the caller's id.
-        self._fork_id = f"{request.request_id}#{uuid.uuid4().hex[:12]}"
+        self._fork_id = naming.fork_id(request.request_id)
         self._dial = dial.dial_of(upstream.scheduler_of(model.placed))
         self._added = False
         self._began = False
@@ -115,6 +115,7 @@ class RequestRun:
                 if output.finished:
                     return self._finish(output)
                 if self._stop.stopped:
+                    naming.set_end(self._fork_id, "stop")
                     await self._core.abort_request(self._fork_id)
                     return "stop"
         finally:

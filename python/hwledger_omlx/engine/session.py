@@ -15,10 +15,10 @@ from collections.abc import Coroutine, Iterable, Sequence
 from pathlib import Path
 from typing import Any, TypeVar, cast
 
-from hwledger_omlx._native import KvPolicy
+from hwledger_omlx._native import KvPolicy, LayerMemory
 from hwledger_omlx.cache.cache import Cache, Prompt
 from hwledger_omlx.engine import exit as process_exit
-from hwledger_omlx.engine import kv_policy, model_folder, progress, upstream, watched_pool
+from hwledger_omlx.engine import kv_policy, memory, model_folder, progress, upstream, watched_pool
 from hwledger_omlx.engine import ledger as request_ledger
 from hwledger_omlx.engine.adoption import adopted
 from hwledger_omlx.engine.config import EngineConfig
@@ -41,6 +41,7 @@ from hwledger_omlx.fork.load import LoadedFork, load
 from hwledger_omlx.hooks.layer_caches.dial import dial_of
 from hwledger_omlx.hooks.paged_cache.binding import attached
 from hwledger_omlx.memory.ledger import Ledger
+from hwledger_omlx.memory.report import MemoryReport
 
 __all__ = ["Deliver", "EngineConfig", "Session"]
 
@@ -270,6 +271,7 @@ class Session:
         if model is not None:
             self._folders.add(model.folder)
             self._models[model_id] = model
+            memory.begin(model, hooks)
             self._default_model = self._default_model or model_id
 
     async def _let_go(self, model_id: str) -> None:
@@ -312,6 +314,27 @@ class Session:
             ModelError: no model of that id is loaded.
         """
         return kv_policy.in_force(self._model(model_id, ModelError).placed)
+
+    # -- memory -------------------------------------------------------------------------------------------------
+
+    def memory(self) -> MemoryReport:
+        """Where the engine's memory goes now, and the highest it went.
+
+        Raises:
+            EngineError: the engine was not started, or before the process forked.
+            EngineClosedError: it was closed.
+        """
+        with self._lifecycle:
+            self._open_loop()
+            models = list(self._models.values())
+        return memory.report(models, self.cache, self.fork.hooks)
+
+    def memory_ledgers(self) -> list[LayerMemory]:
+        """The ledgers of the models that are loaded now; none when the engine is closed."""
+        with self._lifecycle:
+            return [] if self._closed else memory.ledgers(list(self._models.values()))
+
+    # -- the pool -----------------------------------------------------------------------------------------------
 
     def _pool_lock(self) -> asyncio.Lock:
         if self._loading is None:

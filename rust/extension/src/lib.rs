@@ -12,6 +12,7 @@ mod layout;
 mod ledger;
 mod logs;
 mod matching;
+mod memory;
 mod open_stores;
 mod opening;
 mod saving;
@@ -45,6 +46,8 @@ pub mod native {
     use super::ledger::Ledger;
     #[pymodule_export]
     use super::matching::{Match, Restored};
+    #[pymodule_export]
+    use super::memory::{LayerMemory, MemoryTables, Words, memory_report, wait_for_memory_sample};
     #[pymodule_export]
     use super::saving::{Saved, Snapshot};
     #[pymodule_export]

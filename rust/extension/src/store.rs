@@ -4,8 +4,8 @@
 
 use std::ffi::OsString;
 use std::path::PathBuf;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Weak};
 use std::time::Duration;
 
 use hwledger_omlx_core::store as core;
@@ -249,6 +249,11 @@ impl Store {
             return Err(Raised::from(core::StoreError::Forked).into());
         }
         Ok(self.open.store())
+    }
+
+    /// The store, for who only wants to know what it holds and keeps it from nothing.
+    pub(crate) fn weak(&self) -> Weak<core::Store> {
+        Arc::downgrade(self.open.store())
     }
 
     fn working(&self) -> PyResult<Arc<core::Store>> {

@@ -3,6 +3,7 @@
 use std::path::PathBuf;
 use std::sync::Arc;
 
+use hwledger_omlx_core::memory::live::MemoryReport;
 use hwledger_omlx_core::store::StoreStats as CacheStats;
 use pyo3::prelude::*;
 use serde::{Deserialize, Serialize};
@@ -137,6 +138,21 @@ impl Engine {
             .await?;
         let parse = |text: String| serde_json::from_str(&text).map_err(|error| Error::engine(error.to_string()));
         text.map(parse).transpose()
+    }
+
+    /// Where the engine's memory goes now, layer by layer, and the highest it went.
+    ///
+    /// # Errors
+    /// [`Error::EngineClosed`].
+    pub async fn memory(&self) -> Result<MemoryReport, Error> {
+        let (session, host) = (self.open()?, self.host.clone());
+        let text = self
+            .host
+            .calls()
+            .call(move |py| host.module().bind(py).call_method1("memory", (session.object(),))?.extract::<String>())
+            .wait()
+            .await?;
+        serde_json::from_str(&text).map_err(|error| Error::engine(error.to_string()))
     }
 
     /// Cancels what runs, flushes the cache, unloads the models and joins the engine's threads. Later requests fail with

@@ -45,6 +45,9 @@ pub use error::{Error, Raised, StartupError};
 pub use events::{DoneEvent, Event, FinishReason, Generation, ProgressEvent, Timings, TokenEvent, ToolCall, Usage};
 pub use exit::exit;
 pub use host::{Host, HostBuilder};
+/// Where the memory of an engine goes: every layer of every request, with where each figure comes from.
+pub use hwledger_omlx_core::memory::live as memory;
+pub use hwledger_omlx_core::memory::live::MemoryReport;
 /// What a KV cache says of itself. Sizes are bytes, times microseconds.
 pub use hwledger_omlx_core::store::{StoreState, StoreStats as CacheStats};
 pub use request::{GenerateRequest, Prompt};

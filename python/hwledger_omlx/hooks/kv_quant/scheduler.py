@@ -8,6 +8,7 @@ from mlx_lm.models.cache import make_prompt_cache
 from hwledger_omlx.hooks.kv_quant.rebinding import attend_through_ours
 from hwledger_omlx.hooks.layer_caches.building import build, reserve_for
 from hwledger_omlx.hooks.layer_caches.dial import dial_of, dial_of_request, settle
+from hwledger_omlx.hooks.layer_memory.attached import tell_prefill_caches
 
 Wrapped = Callable[..., Any]
 
@@ -52,7 +53,9 @@ def _add_request(wrapped: Wrapped, scheduler: Any, request: Any) -> Any:
 def _external_prefill(
     wrapped: Wrapped, scheduler: Any, request: Any, tokens: list[int], existing_cache: Any, vlm_embeds: Any = None
 ) -> Any:
-    return wrapped(request, tokens, _caches(scheduler, request, tokens, existing_cache), vlm_embeds=vlm_embeds)
+    caches = _caches(scheduler, request, tokens, existing_cache)
+    tell_prefill_caches(request, caches)
+    return wrapped(request, tokens, caches, vlm_embeds=vlm_embeds)
 
 
 def _begin_prefill(wrapped: Wrapped, scheduler: Any, request: Any, tokens: list[int], existing_cache: Any) -> Any:

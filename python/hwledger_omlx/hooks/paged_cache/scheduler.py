@@ -23,6 +23,7 @@ from mlx_lm.models.cache import make_prompt_cache
 from hwledger_omlx._native import fingerprint_folder, namespace_digest
 from hwledger_omlx.hooks.layer_caches.building import reserve_for
 from hwledger_omlx.hooks.layer_caches.dial import dial_of_request
+from hwledger_omlx.hooks.layer_memory import attached as layer_memory
 from hwledger_omlx.hooks.paged_cache import binding, boundaries, leaves
 from hwledger_omlx.hooks.paged_cache.binding import Binding
 from hwledger_omlx.hooks.paged_cache.prefix_cache import Prefix, PrefixCache, in_background
@@ -161,6 +162,9 @@ def _is_whole(request: Any, tokens: Sequence[int], existing_cache: Any) -> bool:
 
 
 def _open(cache: PrefixCache, scheduler: Any, request: Any, tokens: Sequence[int]) -> Prefix:
+    sampler = layer_memory.attached(scheduler)
+    if sampler is not None:
+        sampler.begins(scheduler, request)
     prefix = cache.open(
         boundaries.identity_tokens(tokens, _images(request)),
         tenant=binding.tenant_of(request.request_id),

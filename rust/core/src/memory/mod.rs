@@ -1,3 +1,4 @@
-//! Memory of models and requests: measured, predicted, reconciled.
+//! Where a model's memory goes: measured while it runs, planned before it is loaded, and one held against the other.
 
 pub mod ledger;
+pub mod live;

@@ -5,7 +5,7 @@
 
 use std::collections::VecDeque;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock, RwLockReadGuard};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock, RwLockReadGuard, TryLockError};
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use super::config::StoreConfig;
@@ -171,6 +171,15 @@ impl Engine {
 
     pub(crate) fn catalog(&self) -> MutexGuard<'_, Catalog> {
         self.catalog.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// The catalog, unless another thread has it.
+    pub(crate) fn try_catalog(&self) -> Option<MutexGuard<'_, Catalog>> {
+        match self.catalog.try_lock() {
+            Ok(catalog) => Some(catalog),
+            Err(TryLockError::Poisoned(catalog)) => Some(catalog.into_inner()),
+            Err(TryLockError::WouldBlock) => None,
+        }
     }
 
     pub(crate) fn health(&self) -> MutexGuard<'_, Health> {

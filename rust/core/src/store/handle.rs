@@ -233,6 +233,10 @@ impl Store {
         if self.engine.is_closed() { Err(StoreError::Closed) } else { Ok(()) }
     }
 
+    pub(super) fn engine(&self) -> &Engine {
+        &self.engine
+    }
+
     /// What it has done and how it is. In a fork it is closed and has done nothing: the locks may be its parent's.
     #[must_use]
     pub fn stats(&self) -> StoreStats {

@@ -21,6 +21,7 @@ mod lanes;
 mod maintenance;
 mod matched;
 mod memory;
+mod memory_use;
 mod parts;
 mod queue;
 mod read;
@@ -42,6 +43,7 @@ pub use config::StoreConfig;
 pub use error::{MissReason, Refusal, StoreError};
 pub use handle::Store;
 pub use matched::Match;
+pub use memory_use::MemoryUse;
 pub use stats::{Counts, Histogram, Misses, StoreInfo, StoreState, StoreStats};
 pub use transfer::{
     BadRecord, Compacted, Namespace, Purged, Restored, Saved, SnapshotArray, SnapshotInfo, SnapshotSource,

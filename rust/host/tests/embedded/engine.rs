@@ -1,5 +1,6 @@
 //! Engines, requests and models.
 
+use hwledger_omlx_host::memory::{SCHEMA, SamplingState, Source};
 use hwledger_omlx_host::{
     EngineConfig, Error, Event, EventStream, FinishReason, GenerateRequest, Generation, StoreState,
 };
@@ -154,6 +155,24 @@ pub(crate) async fn the_cache_tells_of_itself() {
     let without = host().engine(EngineConfig { cache: None, ..config() }).await.expect("an engine");
     assert_eq!(without.cache_stats().await.expect("nothing"), None);
     without.close().await.expect("closed");
+}
+
+pub(crate) async fn memory_is_told_layer_by_layer() {
+    let engine = host().engine(config()).await.expect("an engine");
+    let mut stream = engine.generate(greedy("Once upon a time", 1 << 18));
+    first_token(&mut stream).await;
+    let report = engine.memory().await.expect("a report");
+    let model = &report.models[0];
+    assert_eq!((report.schema.as_str(), model.sampling.state), (SCHEMA, SamplingState::On));
+    let [request] = &model.requests[..] else { panic!("{:?}", model.requests) };
+    assert_eq!(request.request_id, stream.request_id());
+    let caches: u64 = request.caches.iter().filter_map(|cache| cache.allocated_bytes.value).sum();
+    assert!(caches > 0 && model.kv_allocated_bytes.value == Some(caches));
+    assert_eq!(model.weights_bytes.source, Source::Measured);
+    assert!(report.mlx.active_bytes.value > Some(caches) && report.process.footprint_bytes.value > Some(caches));
+    drop(stream);
+    engine.close().await.expect("closed");
+    assert!(matches!(engine.memory().await, Err(Error::EngineClosed(_))));
 }
 
 pub(crate) async fn models_come_and_go() {

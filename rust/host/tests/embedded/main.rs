@@ -32,6 +32,7 @@ const TESTS: &[Test] = tests![
     engine::bad_requests_leave_the_engine_well,
     engine::bad_models_and_forks_are_told_apart,
     engine::the_cache_tells_of_itself,
+    engine::memory_is_told_layer_by_layer,
     engine::models_come_and_go,
     engine::two_engines_and_their_end,
 ];
