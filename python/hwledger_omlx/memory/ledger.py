@@ -34,7 +34,7 @@ class LedgerSettings(TypedDict, total=False):
     create: bool
     """Whether a database is made where there is none; True by default."""
     max_rows: int
-    """Most rows kept, the first recorded going first; 100,000 by default, some 40 MB."""
+    """Most rows kept, the first recorded going first; 100,000 by default, some 25 MB."""
     max_age_s: float | None
     """How long a row is kept after its request arrived; half a year by default, None for ever."""
     queue_rows: int

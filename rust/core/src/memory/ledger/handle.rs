@@ -36,7 +36,7 @@ pub struct LedgerSettings {
 }
 
 impl Default for LedgerSettings {
-    /// A hundred thousand rows, some 40 MB, of the last half year.
+    /// A hundred thousand rows, some 25 MB, of the last half year.
     fn default() -> Self {
         Self {
             create: true,
