@@ -2,6 +2,7 @@
 
 use std::io;
 
+use hwledger_omlx_core::memory::ingest::IngestError;
 use hwledger_omlx_core::quant::policy::PolicyError;
 use hwledger_omlx_core::series::SeriesError as CoreSeriesError;
 use hwledger_omlx_core::store::StoreError as CoreStoreError;
@@ -100,6 +101,7 @@ pub(crate) enum Raised {
     Store(CoreStoreError),
     Identity(IdentityError),
     Policy(PolicyError),
+    Ingest(IngestError),
     Json(serde_json::Error),
 }
 
@@ -127,6 +129,12 @@ impl From<PolicyError> for Raised {
     }
 }
 
+impl From<IngestError> for Raised {
+    fn from(error: IngestError) -> Self {
+        Self::Ingest(error)
+    }
+}
+
 impl From<serde_json::Error> for Raised {
     fn from(error: serde_json::Error) -> Self {
         Self::Json(error)
@@ -138,6 +146,7 @@ impl From<Raised> for PyErr {
         match raised {
             Raised::Series(error) => SeriesError::new_err(described(&error)),
             Raised::Store(error) => store_error(&error),
+            Raised::Ingest(error) => ModelError::new_err(described(&error)),
             Raised::Identity(error) => ModelError::new_err(described(&error)),
             Raised::Policy(error) => twofold(kv_policy_error, described(&error), None),
             Raised::Json(error) => StoreError::new_err(format!("a report cannot be told: {error}")),

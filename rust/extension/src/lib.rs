@@ -13,6 +13,7 @@ mod logs;
 mod matching;
 mod open_stores;
 mod opening;
+mod plan;
 mod saving;
 mod series;
 mod store;
@@ -41,6 +42,8 @@ pub mod native {
     use super::layout::Layout;
     #[pymodule_export]
     use super::matching::{Match, Restored};
+    #[pymodule_export]
+    use super::plan::{ModelShape, known_model_types};
     #[pymodule_export]
     use super::saving::{Saved, Snapshot};
     #[pymodule_export]
