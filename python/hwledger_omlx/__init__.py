@@ -48,6 +48,7 @@ from hwledger_omlx.errors import (
     StoreNotFoundError,
     StoreWriteError,
 )
+from hwledger_omlx.memory.plan import Plan, plan
 
 _logs.configure()
 
@@ -76,6 +77,7 @@ __all__ = [
     "ModelError",
     "ModelNotFoundError",
     "PagedCache",
+    "Plan",
     "ProgressEvent",
     "RequestError",
     "SeriesError",
@@ -92,4 +94,5 @@ __all__ = [
     "ToolCall",
     "Usage",
     "__version__",
+    "plan",
 ]

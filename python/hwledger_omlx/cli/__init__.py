@@ -16,6 +16,7 @@ from hwledger_omlx.cli.demo import demo
 from hwledger_omlx.cli.generate import generate
 from hwledger_omlx.cli.kv import kv_app
 from hwledger_omlx.cli.patches import patches_app
+from hwledger_omlx.cli.plan import plan
 
 app = typer.Typer(
     name="hwledger-omlx",
@@ -27,6 +28,7 @@ app = typer.Typer(
 app.command()(demo)
 app.command()(generate)
 app.command()(chat)
+app.command()(plan)
 app.add_typer(patches_app, name="patches")
 app.add_typer(cache_app, name="cache")
 app.add_typer(kv_app, name="kv")

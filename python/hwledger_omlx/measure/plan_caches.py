@@ -89,9 +89,7 @@ def _weights(said: dict[str, Any], folder: Path, model: Any) -> list[str]:
 
 
 def _predicted(shape: ModelShape, said: dict[str, Any], holder: str, prefilled: int, decoded: int) -> dict[int, int]:
-    layers = json.loads(
-        shape.cache_bytes("16", holder, prefilled, chunk_tokens=_CHUNK_TOKENS, decoded_tokens=decoded)
-    )
+    layers = json.loads(shape.cache_bytes("16", holder, prefilled, chunk_tokens=_CHUNK_TOKENS, decoded_tokens=decoded))
     return {
         place["cache"]: each["kv_bytes"] + each["state_bytes"]
         for place, each in zip(said["layers"], layers, strict=True)

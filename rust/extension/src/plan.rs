@@ -3,7 +3,7 @@
 use std::path::PathBuf;
 
 use hwledger_omlx_core::memory::ingest::{Model, known_types};
-use hwledger_omlx_core::memory::plan::{self, History, Holder};
+use hwledger_omlx_core::memory::plan::{self, History, Holder, Request};
 use hwledger_omlx_core::quant::policy::{KvPolicy as Policy, Profile};
 use pyo3::exceptions::PyValueError;
 use pyo3::prelude::*;
@@ -39,6 +39,17 @@ impl ModelShape {
     /// The engine's list of layer caches as JSON, as policies take it.
     fn geometry_json(&self) -> Result<String, Raised> {
         Ok(json::text(&self.0.geometry)?)
+    }
+
+    /// The plan that a request in JSON asks for, as JSON.
+    #[pyo3(signature = (policy, request_json, profile_json=None))]
+    fn plan(&self, py: Python<'_>, policy: &str, request_json: &str, profile_json: Option<&str>) -> PyResult<String> {
+        detached(py, || -> Result<String, Raised> {
+            let request: Request = serde_json::from_str(request_json)?;
+            let policy = Policy::parse(policy)?;
+            let profile = profile_json.map(Profile::from_json).transpose()?;
+            Ok(json::text(&plan::plan(&self.0, &policy, profile.as_ref(), &request)?)?)
+        })
     }
 
     /// Bytes of each layer of one request, as JSON.

@@ -168,6 +168,14 @@ pub(super) fn prefilled_window(history: History, window: u64) -> u64 {
     (tokens - last).min(window.saturating_sub(1)) + last
 }
 
+/// The most that a window takes while its prefill goes on.
+pub(super) fn filling_window(history: History, window: u64) -> u64 {
+    let chunk = history.chunk();
+    let whole = history.prefilled_tokens / chunk * chunk;
+    let at_last_whole = prefilled_window(History { prefilled_tokens: whole, ..history }, window);
+    prefilled_window(history, window).max(at_last_whole)
+}
+
 /// `BatchRotatingKVCache`: of a request that entered a batch after its prefill, where it has its tokens and no room.
 pub(super) fn batched_window(history: History, window: u64) -> u64 {
     decoded_window(history.prefilled_tokens.min(window), history.decoded_tokens, window)

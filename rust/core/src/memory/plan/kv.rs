@@ -3,7 +3,7 @@
 use serde::{Deserialize, Serialize};
 
 use super::allocation::{
-    self, History, batched_window, chunked, held, is_plain, live_sequence, own_sequence, own_window, prefilled_window,
+    self, History, batched_window, chunked, filling_window, held, is_plain, live_sequence, own_sequence, own_window,
 };
 use crate::memory::ingest::LayerShape;
 use crate::quant::policy::{Cache, CacheFormats, Format, Geometry, KeyValue, Kv, Part, Resolved};
@@ -39,6 +39,30 @@ pub struct LayerBytes {
     /// What is there twice while the caches grow.
     #[serde(skip)]
     pub growth_bytes: u64,
+    /// What is there twice while a request joins a batch. Encoded caches stay where they are.
+    #[serde(skip)]
+    pub joined_bytes: u64,
+    /// Encoded keys and values as they are for the moment in which attention reads them.
+    #[serde(skip)]
+    pub decoded_bytes: u64,
+}
+
+impl LayerBytes {
+    /// Of so many requests; what a further token takes stays that of one.
+    #[must_use]
+    pub(super) fn times(self, requests: u64) -> Self {
+        Self {
+            kv_bytes: self.kv_bytes.saturating_mul(requests),
+            kv_used_bytes: self.kv_used_bytes.saturating_mul(requests),
+            token_bytes: self.token_bytes,
+            state_bytes: self.state_bytes.saturating_mul(requests),
+            unknown_bytes: self.unknown_bytes.saturating_mul(requests),
+            prefill_bytes: self.prefill_bytes.saturating_mul(requests),
+            growth_bytes: self.growth_bytes.saturating_mul(requests),
+            joined_bytes: self.joined_bytes.saturating_mul(requests),
+            decoded_bytes: self.decoded_bytes.saturating_mul(requests),
+        }
+    }
 }
 
 /// How tokens are held.
@@ -70,6 +94,8 @@ pub(super) fn layer_bytes(shape: &LayerShape, geometry: &Geometry, how: Held) ->
         sum.state_bytes = sum.state_bytes.saturating_add(one.state_bytes);
         sum.prefill_bytes = sum.prefill_bytes.saturating_add(one.prefill_bytes);
         sum.growth_bytes = sum.growth_bytes.saturating_add(one.growth_bytes);
+        sum.joined_bytes = sum.joined_bytes.saturating_add(one.joined_bytes);
+        sum.decoded_bytes = sum.decoded_bytes.saturating_add(one.decoded_bytes);
     }
     sum
 }
@@ -82,7 +108,7 @@ fn cache_bytes(cache: &Cache, formats: Option<CacheFormats>, how: Held) -> Layer
         Cache::Window { kv, window_tokens } => {
             let window = *window_tokens;
             let (allocated, prefill) = match how.holder {
-                Holder::Engine => (batched_window(how.history, window), prefilled_window(how.history, window)),
+                Holder::Engine => (batched_window(how.history, window), filling_window(how.history, window)),
                 Holder::Alone | Holder::MlxLm => (own_window(how.history, window), 0),
             };
             let prefill_bytes = plain_bytes(kv, prefill).saturating_sub(plain_bytes(kv, allocated));
@@ -99,7 +125,8 @@ fn cache_bytes(cache: &Cache, formats: Option<CacheFormats>, how: Held) -> Layer
 const PLAIN: KeyValue<Format> = KeyValue { k: Format::Plain, v: Format::Plain };
 
 fn bounded(kv: &Kv, allocated: u64, used: u64) -> LayerBytes {
-    LayerBytes { kv_bytes: plain_bytes(kv, allocated), kv_used_bytes: plain_bytes(kv, used), ..LayerBytes::default() }
+    let kv_bytes = plain_bytes(kv, allocated);
+    LayerBytes { kv_bytes, joined_bytes: kv_bytes, kv_used_bytes: plain_bytes(kv, used), ..LayerBytes::default() }
 }
 
 fn sequence_bytes(kv: &Kv, formats: KeyValue<Format>, how: Held) -> LayerBytes {
@@ -117,21 +144,37 @@ fn sequence_bytes(kv: &Kv, formats: KeyValue<Format>, how: Held) -> LayerBytes {
         sum.kv_used_bytes = plain_bytes(kv, tokens);
         sum.token_bytes = plain_bytes(kv, 1);
         sum.growth_bytes = plain_bytes(kv, before);
+        sum.joined_bytes = sum.kv_bytes;
         return sum;
     }
     let (first, recent) = (u64::from(how.resolved.first_tokens), u64::from(how.resolved.recent_tokens));
     for part in Part::ALL {
         let format = *formats.get(part);
-        let (grown, plain) = held(how.history, format, first, recent, how.reserve_tokens);
+        let (grown, mut plain) = held(how.history, format, first, recent, how.reserve_tokens);
+        if how.holder == Holder::Engine && !is_plain(format) {
+            // A group that is not full yet is plain: as much of it as there ever was.
+            plain = tokens.min(first + recent + group_tokens(format) - 1).max(plain);
+        }
         let bytes = |encoded: u64| part_bytes(kv, part, format, encoded);
         let plain_bytes = part_bytes(kv, part, Format::Plain, plain);
+        if !is_plain(format) {
+            sum.decoded_bytes = sum.decoded_bytes.saturating_add(part_bytes(kv, part, Format::Plain, tokens));
+        }
         sum.kv_bytes = sum.kv_bytes.saturating_add(bytes(grown.tokens)).saturating_add(plain_bytes);
-        sum.kv_used_bytes = sum.kv_used_bytes.saturating_add(bytes(tokens - plain)).saturating_add(plain_bytes);
+        let used = bytes(tokens - plain).saturating_add(plain_bytes);
+        sum.kv_used_bytes = sum.kv_used_bytes.saturating_add(used.min(bytes(grown.tokens).saturating_add(plain_bytes)));
         // Of the long run: a format that shares a scale among tokens has a part of it in each.
         sum.token_bytes = sum.token_bytes.saturating_add(bytes(RUN_TOKENS).div_ceil(RUN_TOKENS));
         sum.growth_bytes = sum.growth_bytes.saturating_add(bytes(grown.before_last_growth));
     }
     sum
+}
+
+fn group_tokens(format: Format) -> u64 {
+    match format {
+        Format::Channel { group, .. } => u64::from(group),
+        _ => 1,
+    }
 }
 
 /// Tokens that every format's group divides.

@@ -1,13 +1,17 @@
 //! What a model takes before it is loaded: weights, keys and values, recurrent state, activations.
 
+mod activations;
 mod allocation;
 mod kv;
+mod report;
 #[cfg(test)]
 #[expect(clippy::unwrap_used, reason = "a test may panic")]
 mod tests;
 
+pub use activations::{Activations, Device, DeviceKind};
 pub use allocation::{History, reserve_tokens};
 pub use kv::{Holder, LayerBytes};
+pub use report::{Amount, Found, LayerShare, LongestContext, Plan, PolicyFit, Request, Verdict, plan};
 
 use crate::memory::ingest::Model;
 use crate::quant::policy::{KvPolicy, PolicyError, Profile};
