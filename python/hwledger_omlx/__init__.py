@@ -55,6 +55,7 @@ from hwledger_omlx.errors import (
     StoreWriteError,
 )
 from hwledger_omlx.memory import MemoryEvent, MemoryReport
+from hwledger_omlx.memory.plan import Plan, plan
 
 _logs.configure()
 
@@ -91,6 +92,7 @@ __all__ = [
     "ModelError",
     "ModelNotFoundError",
     "PagedCache",
+    "Plan",
     "ProgressEvent",
     "RequestError",
     "SeriesError",
@@ -107,4 +109,5 @@ __all__ = [
     "ToolCall",
     "Usage",
     "__version__",
+    "plan",
 ]

@@ -29,6 +29,7 @@ __all__ = [
     "Match",
     "MemoryTables",
     "ModelError",
+    "ModelShape",
     "RequestError",
     "Restored",
     "Saved",
@@ -46,6 +47,7 @@ __all__ = [
     "Words",
     "__version__",
     "fingerprint_folder",
+    "known_model_types",
     "kv_format_serves",
     "lock_manifest",
     "memory_report",
@@ -566,6 +568,72 @@ class Restored:
     def __ne__(self, other: object, /) -> bool: ...
 
 @final
+class ModelShape:
+    """A model as its files describe it: the caches of its layers, its sizes, its weights. Nothing is loaded."""
+
+    @staticmethod
+    def read(folder: str | PathLike[str]) -> ModelShape:
+        """Reads config.json and the headers of the weights.
+
+        Raises:
+            ModelError: a file is missing or malformed; the message names it.
+        """
+
+    @staticmethod
+    def of_config(text: str) -> ModelShape:
+        """The same by config.json's text alone, without weights.
+
+        Raises:
+            ModelError: a setting is missing or says what cannot be; the message names it.
+        """
+
+    def to_json(self) -> str:
+        """All that is known of it: `model_type`, `is_known`, `element`, `layers`, `sizes`, `weights`."""
+
+    def geometry_json(self) -> str:
+        """The engine's list of layer caches, as `KvPolicy.resolve` takes it."""
+
+    def plan(self, policy: str, request_json: str, profile_json: str | None = None) -> str:
+        """The plan of a request, as JSON: the fields of `hwledger_omlx.Plan`.
+
+        Args:
+            policy: text of a KV policy.
+            request_json: `context_tokens`, `answer_tokens` or null, `concurrency`, `chunk_tokens`, `device` (`kind`,
+                `commit_operations`, `commit_numbers`), `memory` and `runtime` (`bytes` and `source`, or null), and
+                `search`.
+            profile_json: what calibration measured. `auto` needs it.
+
+        Raises:
+            KvPolicyError: it is no policy, or the model cannot take it.
+        """
+
+    def cache_bytes(
+        self,
+        policy: str,
+        holder: str,
+        prefilled_tokens: int,
+        *,
+        chunk_tokens: int,
+        decoded_tokens: int = 0,
+        reserve_tokens: int = 0,
+        profile_json: str | None = None,
+    ) -> str:
+        """Bytes of each layer of one request, as JSON: `[{"kv_bytes", "kv_used_bytes", "state_bytes", ...}, ...]`.
+
+        Args:
+            policy: text of a KV policy.
+            holder: whose caches: `engine`, `alone` (ours, in no batch) or `mlx_lm`.
+            prefilled_tokens: tokens that came in chunks.
+            chunk_tokens: of each chunk but the last.
+            decoded_tokens: tokens that came one by one, behind them.
+            reserve_tokens: for how many our caches were told to have room.
+            profile_json: what calibration measured. `auto` needs it.
+
+        Raises:
+            KvPolicyError: it is no policy, or the model cannot take it.
+        """
+
+@final
 class Saved:
     """What came of a save."""
 
@@ -587,6 +655,9 @@ class Saved:
 
     def __eq__(self, other: object, /) -> bool: ...
     def __ne__(self, other: object, /) -> bool: ...
+
+def known_model_types() -> list[str]:
+    """Every `model_type` of config.json whose layers are known."""
 
 def kv_format_serves(held: str, wanted: str) -> bool:
     """Whether numbers that were held in one format lose nothing more that matters by being held in another.

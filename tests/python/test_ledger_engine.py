@@ -56,8 +56,6 @@ def test_requests_of_an_engine_are_recorded_and_outlive_it(tiny_model: Path, tmp
 def test_every_request_of_an_engine_has_its_row(tiny_model: Path, tmp_path: Path) -> None:
     prompt = "The quick brown fox jumps over the lazy dog. " * 8
     with hw.Engine(tiny_model, cache_dir=tmp_path / "kv", ledger=tmp_path / "l.sqlite3", progress=False) as engine:
-        if not any(hook.id.startswith("layer-memory.") for hook in engine.hooks):
-            pytest.skip("the series has no patch 002-layer-memory, which tells of requests")
         answers = [engine.generate(prompt, max_tokens=6, temperature=0.0) for _ in range(2)]
         with concurrent.futures.ThreadPoolExecutor(2) as threads:
             batch = [threads.submit(engine.generate, prompt + end, max_tokens=40, temperature=0.0) for end in "ab"]

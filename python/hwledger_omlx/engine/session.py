@@ -41,6 +41,7 @@ from hwledger_omlx.fork.load import LoadedFork, load
 from hwledger_omlx.hooks.layer_caches.dial import dial_of
 from hwledger_omlx.hooks.paged_cache.binding import attached
 from hwledger_omlx.memory.ledger import Ledger
+from hwledger_omlx.memory.plan import predict
 from hwledger_omlx.memory.report import MemoryReport
 
 __all__ = ["Deliver", "EngineConfig", "Session"]
@@ -97,7 +98,7 @@ class Session:
             self._start_loop()
             try:
                 self._kv_cache = open_cache(self.config, self._address)
-                self._ledger = request_ledger.open_ledger(self.config, self._folders)
+                self._ledger = request_ledger.open_ledger(self.config, self._folders, predict)
                 self.run(self._open_pool())
                 if folder is not None:
                     self._load_watched(folder)

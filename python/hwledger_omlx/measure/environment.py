@@ -12,9 +12,8 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-import psutil
-
 from hwledger_omlx.memory.device import device_name
+from hwledger_omlx.memory.plan_machine import machine_memory_bytes
 
 _HERE = Path(__file__).resolve().parent
 
@@ -58,7 +57,7 @@ def environment(*, fork: str | None = None) -> Environment:
     return Environment(
         cpu=_cpu(),
         cores=_cores(),
-        memory_bytes=_memory_bytes(),
+        memory_bytes=machine_memory_bytes(),
         os=_os(),
         python=f"{platform.python_implementation()} {platform.python_version()}",
         mlx=_version_of("mlx"),
@@ -112,12 +111,6 @@ def _cores() -> float:
     if len(quota) == 2 and quota[0].isdigit() and quota[1].isdigit():
         cores = min(cores, round(int(quota[0]) / int(quota[1]), 2))
     return cores
-
-
-def _memory_bytes() -> int:
-    total = int(psutil.virtual_memory().total)
-    limit = _first_words("/sys/fs/cgroup/memory.max")
-    return min(total, int(limit[0])) if limit and limit[0].isdigit() else total
 
 
 def _first_words(path: str) -> list[str]:

@@ -1,9 +1,10 @@
 """Where memory goes: measured layer by layer, predicted, reconciled."""
 
 from hwledger_omlx.memory.ledger import Ledger, LedgerSettings, fitted_runtime
-from hwledger_omlx.memory.ledger_reconcile import Drift, ModelErrors, Runtime, RuntimeFit, TermError
+from hwledger_omlx.memory.ledger_reconcile import Drift, ModelErrors, RuntimeFit, TermError
 from hwledger_omlx.memory.ledger_row import LedgerRow
 from hwledger_omlx.memory.ledger_stats import LedgerStats
+from hwledger_omlx.memory.plan import Plan, plan, predict
 from hwledger_omlx.memory.records import (
     CacheUse,
     Figure,
@@ -19,6 +20,7 @@ from hwledger_omlx.memory.records import (
     StoreMemory,
 )
 from hwledger_omlx.memory.report import LAYER_COLUMNS, MemoryReport
+from hwledger_omlx.memory.runtime import Runtime
 
 __all__ = [
     "LAYER_COLUMNS",
@@ -37,6 +39,7 @@ __all__ = [
     "ModelErrors",
     "ModelMemory",
     "Peak",
+    "Plan",
     "ProcessMemory",
     "RequestMemory",
     "Runtime",
@@ -45,4 +48,6 @@ __all__ = [
     "StoreMemory",
     "TermError",
     "fitted_runtime",
+    "plan",
+    "predict",
 ]

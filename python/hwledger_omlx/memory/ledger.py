@@ -18,9 +18,10 @@ from hwledger_omlx.errors import LedgerError, LedgerNotFoundError
 from hwledger_omlx.fork.home import home
 from hwledger_omlx.memory.device import device_name
 from hwledger_omlx.memory.ledger_listener import FolderOf, Listener, Predict
-from hwledger_omlx.memory.ledger_reconcile import ModelErrors, Runtime, RuntimeFit, parse
+from hwledger_omlx.memory.ledger_reconcile import ModelErrors, RuntimeFit, parse
 from hwledger_omlx.memory.ledger_row import LedgerRow
 from hwledger_omlx.memory.ledger_stats import LedgerStats
+from hwledger_omlx.memory.runtime import Runtime
 
 Since = datetime | float | None
 """A point in time, as a datetime or in seconds since 1970 (UTC)."""

@@ -15,9 +15,10 @@ from hwledger_omlx._native import Ledger as NativeLedger
 from hwledger_omlx.errors import Error, LedgerClosedError, LedgerError
 from hwledger_omlx.hooks.layer_memory import requests
 from hwledger_omlx.hooks.layer_memory.requests import RequestRecord
-from hwledger_omlx.memory.ledger_reconcile import Runtime, RuntimeFit
+from hwledger_omlx.memory.ledger_reconcile import RuntimeFit
 from hwledger_omlx.memory.ledger_row import LedgerRow
 from hwledger_omlx.memory.ledger_stats import LedgerStats
+from hwledger_omlx.memory.runtime import Runtime
 
 logger = logging.getLogger(__name__)
 

@@ -6,6 +6,8 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any, Literal, Self
 
+from hwledger_omlx.memory.runtime import Runtime
+
 TermName = Literal["weights", "kv", "peak", "peak_in_batch"]
 
 
@@ -47,17 +49,6 @@ class TermError:
         """From the core's JSON object."""
         drift = said["drift"]
         return cls(**{**said, "drift": None if drift is None else Drift(**drift)})
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Runtime:
-    """The runtime term of a plan."""
-
-    bytes: int
-    source: str
-    """Where it comes from, for people."""
-    samples: int
-    """Requests that it was fitted to."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -2,6 +2,7 @@
 
 use std::io;
 
+use hwledger_omlx_core::memory::ingest::IngestError;
 use hwledger_omlx_core::memory::ledger::LedgerError as CoreLedgerError;
 use hwledger_omlx_core::quant::policy::PolicyError;
 use hwledger_omlx_core::series::SeriesError as CoreSeriesError;
@@ -123,6 +124,7 @@ pub(crate) enum Raised {
     Identity(IdentityError),
     Policy(PolicyError),
     Ledger(CoreLedgerError),
+    Ingest(IngestError),
     Json(serde_json::Error),
 }
 
@@ -156,6 +158,12 @@ impl From<CoreLedgerError> for Raised {
     }
 }
 
+impl From<IngestError> for Raised {
+    fn from(error: IngestError) -> Self {
+        Self::Ingest(error)
+    }
+}
+
 impl From<serde_json::Error> for Raised {
     fn from(error: serde_json::Error) -> Self {
         Self::Json(error)
@@ -167,6 +175,7 @@ impl From<Raised> for PyErr {
         match raised {
             Raised::Series(error) => SeriesError::new_err(described(&error)),
             Raised::Store(error) => store_error(&error),
+            Raised::Ingest(error) => ModelError::new_err(described(&error)),
             Raised::Identity(error) => ModelError::new_err(described(&error)),
             Raised::Policy(error) => twofold(kv_policy_error, described(&error), None),
             Raised::Ledger(error) => ledger_error(&error),

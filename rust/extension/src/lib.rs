@@ -15,6 +15,7 @@ mod matching;
 mod memory;
 mod open_stores;
 mod opening;
+mod plan;
 mod saving;
 mod series;
 mod store;
@@ -48,6 +49,7 @@ pub mod native {
     use super::matching::{Match, Restored};
     #[pymodule_export]
     use super::memory::{LayerMemory, MemoryTables, Words, memory_report, wait_for_memory_sample};
+    use super::plan::{ModelShape, known_model_types};
     #[pymodule_export]
     use super::saving::{Saved, Snapshot};
     #[pymodule_export]

@@ -149,7 +149,7 @@ fn of_parts(cache: &Cache, bytes: impl Fn(Part, &Kv) -> u64) -> u64 {
 pub(super) fn held_tokens(cache: &Cache, tokens: u64) -> u64 {
     match cache {
         Cache::Window { window_tokens, .. } => tokens.min(*window_tokens),
-        Cache::Sequence(_) | Cache::State => tokens,
+        Cache::Sequence(_) | Cache::Chunked { .. } | Cache::State { .. } => tokens,
     }
 }
 

@@ -43,8 +43,18 @@ pub enum Cache {
         /// Tokens that it holds at most.
         window_tokens: u64,
     },
+    /// Keys and values of the current chunk of the sequence and of what is left of the one before. No policy is about it.
+    Chunked {
+        /// What it has of each.
+        kv: Kv,
+        /// Tokens of a chunk.
+        chunk_tokens: u64,
+    },
     /// What a recurrent layer remembers. It has no keys and values, and no policy is about it.
-    State,
+    State {
+        /// Its size, the same at any context; 0 where nobody said.
+        bytes: u64,
+    },
 }
 
 /// Keys and values of one token.
@@ -71,6 +81,7 @@ pub struct Vectors {
 enum Kind {
     Sequence,
     Window,
+    Chunked,
     State,
 }
 
@@ -86,6 +97,10 @@ struct CacheFields {
     element: Option<Element>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     window_tokens: Option<u64>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    chunk_tokens: Option<u64>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    bytes: Option<u64>,
 }
 
 impl Geometry {
@@ -111,7 +126,10 @@ impl Geometry {
     }
 
     /// Whether every number is one that can be.
-    pub(super) fn check(&self) -> Result<(), PolicyError> {
+    ///
+    /// # Errors
+    /// [`PolicyError::Geometry`], which says what cannot be.
+    pub fn check(&self) -> Result<(), PolicyError> {
         if self.layers.is_empty() {
             return Err(PolicyError::Geometry("the model has no layers".to_owned()));
         }
@@ -119,7 +137,7 @@ impl Geometry {
             return Err(PolicyError::Geometry(format!("more than {LAYERS_AT_MOST} layers cannot be")));
         }
         for (layer, each) in self.numbered() {
-            for kv in each.caches.iter().filter_map(Cache::kv) {
+            for kv in each.caches.iter().filter_map(Cache::any_kv) {
                 for part in Part::ALL {
                     let Vectors { heads, width } = *kv.vectors.get(part);
                     if heads > AT_MOST || width > AT_MOST {
@@ -146,12 +164,21 @@ impl Layer {
 }
 
 impl Cache {
-    /// Its keys and values; `None` for a state.
+    /// The keys and values that a policy is about; `None` for chunks and states.
     #[must_use]
     pub fn kv(&self) -> Option<&Kv> {
         match self {
             Self::Sequence(kv) | Self::Window { kv, .. } => Some(kv),
-            Self::State => None,
+            Self::Chunked { .. } | Self::State { .. } => None,
+        }
+    }
+
+    /// Its keys and values, whether a policy is about them or not; `None` for a state.
+    #[must_use]
+    pub fn any_kv(&self) -> Option<&Kv> {
+        match self {
+            Self::Sequence(kv) | Self::Window { kv, .. } | Self::Chunked { kv, .. } => Some(kv),
+            Self::State { .. } => None,
         }
     }
 }
@@ -164,36 +191,61 @@ impl TryFrom<CacheFields> for Cache {
             (Some(k), Some(v), Some(element)) => Some(Kv { vectors: KeyValue { k, v }, element }),
             _ => None,
         };
-        let incomplete = || "a cache of the kind sequence or window needs k, v and element".to_owned();
-        match (fields.kind, fields.window_tokens) {
-            (Kind::State, _) if fields.k.is_some() || fields.v.is_some() => {
+        let incomplete = || "a cache of the kind sequence, window or chunked needs k, v and element".to_owned();
+        let is = |kind: Kind| fields.kind == kind;
+        if fields.window_tokens.is_some() && !is(Kind::Window) {
+            return Err("a cache of this kind has no window_tokens".to_owned());
+        }
+        if fields.chunk_tokens.is_some() && !is(Kind::Chunked) {
+            return Err("a cache of this kind has no chunk_tokens".to_owned());
+        }
+        if fields.bytes.is_some() && !is(Kind::State) {
+            return Err("a cache of this kind has no bytes".to_owned());
+        }
+        match fields.kind {
+            Kind::State if fields.k.is_some() || fields.v.is_some() => {
                 Err("a cache of the kind state has no k and v".to_owned())
             }
-            (Kind::State, _) => Ok(Self::State),
-            (Kind::Sequence, None) => Ok(Self::Sequence(kv.ok_or_else(incomplete)?)),
-            (Kind::Sequence, Some(_)) => Err("a cache of the kind sequence has no window_tokens".to_owned()),
-            (Kind::Window, Some(window_tokens)) if window_tokens > 0 => {
-                Ok(Self::Window { kv: kv.ok_or_else(incomplete)?, window_tokens })
-            }
-            (Kind::Window, _) => Err("a cache of the kind window needs window_tokens above 0".to_owned()),
+            Kind::State => Ok(Self::State { bytes: fields.bytes.unwrap_or(0) }),
+            Kind::Sequence => Ok(Self::Sequence(kv.ok_or_else(incomplete)?)),
+            Kind::Window => match fields.window_tokens {
+                Some(window_tokens) if window_tokens > 0 => {
+                    Ok(Self::Window { kv: kv.ok_or_else(incomplete)?, window_tokens })
+                }
+                _ => Err("a cache of the kind window needs window_tokens above 0".to_owned()),
+            },
+            Kind::Chunked => match fields.chunk_tokens {
+                Some(chunk_tokens) if chunk_tokens > 0 => {
+                    Ok(Self::Chunked { kv: kv.ok_or_else(incomplete)?, chunk_tokens })
+                }
+                _ => Err("a cache of the kind chunked needs chunk_tokens above 0".to_owned()),
+            },
         }
     }
 }
 
 impl From<Cache> for CacheFields {
     fn from(cache: Cache) -> Self {
-        let (kind, window_tokens) = match cache {
-            Cache::Sequence(_) => (Kind::Sequence, None),
-            Cache::Window { window_tokens, .. } => (Kind::Window, Some(window_tokens)),
-            Cache::State => (Kind::State, None),
-        };
-        let kv = cache.kv();
-        Self {
-            kind,
+        let kv = cache.any_kv();
+        let mut fields = Self {
+            kind: Kind::Sequence,
             k: kv.map(|kv| kv.vectors.k),
             v: kv.map(|kv| kv.vectors.v),
             element: kv.map(|kv| kv.element),
-            window_tokens,
+            window_tokens: None,
+            chunk_tokens: None,
+            bytes: None,
+        };
+        match cache {
+            Cache::Sequence(_) => {}
+            Cache::Window { window_tokens, .. } => {
+                (fields.kind, fields.window_tokens) = (Kind::Window, Some(window_tokens));
+            }
+            Cache::Chunked { chunk_tokens, .. } => {
+                (fields.kind, fields.chunk_tokens) = (Kind::Chunked, Some(chunk_tokens));
+            }
+            Cache::State { bytes } => (fields.kind, fields.bytes) = (Kind::State, Some(bytes)),
         }
+        fields
     }
 }

@@ -153,7 +153,9 @@ pub(super) fn settle(wanted: FormatSpec, layer: u32, part: Part, width: u32) -> 
 /// the same at any context. `lossless` is plain too, for attention reads every number at every token.
 fn held_live(wanted: FormatSpec, cache: &Cache) -> FormatSpec {
     match (wanted, cache) {
-        (FormatSpec::Lossless, _) | (_, Cache::Window { .. } | Cache::State) => FormatSpec::Plain,
+        (FormatSpec::Lossless, _) | (_, Cache::Window { .. } | Cache::Chunked { .. } | Cache::State { .. }) => {
+            FormatSpec::Plain
+        }
         (wanted, Cache::Sequence(_)) => wanted,
     }
 }

@@ -96,7 +96,8 @@ fn a_policy_that_was_measured_as_a_whole_is_believed_before_a_sum() {
 
 #[test]
 fn what_is_found_is_written_out_and_reads_as_the_same() {
-    let geometry = model((0..6).map(|layer| if layer % 3 == 2 { Cache::State } else { Cache::Sequence(kv(8, 128)) }));
+    let geometry =
+        model((0..6).map(|layer| if layer % 3 == 2 { Cache::State { bytes: 0 } } else { Cache::Sequence(kv(8, 128)) }));
     let measured = falling(&geometry);
     for text in ["auto:0.3,first=4,recent=64", "auto:0.3/8", "16/auto:0.3", "auto:0.5/auto:0.2", "auto:0.5,0:16"] {
         let found = resolved(text, &geometry, &measured);
@@ -109,7 +110,8 @@ fn what_is_found_is_written_out_and_reads_as_the_same() {
 #[test]
 fn bytes_at_a_context_count_all_that_is_live() {
     let windows = Cache::Window { kv: kv(8, 128), window_tokens: 1000 };
-    let geometry = model([windows, Cache::Sequence(kv(8, 128)), Cache::Sequence(kv(8, 128)), Cache::State]);
+    let geometry =
+        model([windows, Cache::Sequence(kv(8, 128)), Cache::Sequence(kv(8, 128)), Cache::State { bytes: 0 }]);
     let measured = falling(&geometry);
     for text in ["auto:12MiB@4k", "auto:12MiB@4k,first=4,recent=256", "auto:20MB@4096"] {
         let found = resolved(text, &geometry, &measured);

@@ -71,7 +71,7 @@ fn at_rest_every_token_is_in_its_format() {
 
 #[test]
 fn windows_hold_no_more_than_they_are_long() {
-    let geometry = model([Cache::Window { kv: kv(8, 128), window_tokens: 512 }, Cache::State]);
+    let geometry = model([Cache::Window { kv: kv(8, 128), window_tokens: 512 }, Cache::State { bytes: 0 }]);
     let found = parsed("4").resolve(&geometry, None).unwrap();
     let plan = found.plan(&geometry, 1000, None);
     assert_eq!((plan.live_bytes, plan.plain_bytes), (512 * 4096, 512 * 4096));

@@ -60,7 +60,12 @@ fn windows_stay_plain_live_and_follow_the_policy_at_rest() {
 
 #[test]
 fn layers_without_kv_are_passed_over_and_must_not_be_named() {
-    let geometry = model([Cache::State, Cache::Sequence(kv(4, 64)), Cache::State, Cache::Sequence(kv(4, 64))]);
+    let geometry = model([
+        Cache::State { bytes: 0 },
+        Cache::Sequence(kv(4, 64)),
+        Cache::State { bytes: 0 },
+        Cache::Sequence(kv(4, 64)),
+    ]);
     let found = resolved("8,3:4", &geometry);
     assert_eq!(said(&found)[0], "none");
     assert_eq!(said(&found)[3], "affine:4:64 affine:4:64 affine:4:64 affine:4:64");
@@ -84,7 +89,7 @@ fn the_group_follows_the_width_where_it_is_free() {
         let found = said(&resolved("4", &geometry));
         assert_eq!(found, [vec![format!("affine:4:{group}"); 4].join(" ")]);
     }
-    let error = refused("4", &model([Cache::State, Cache::Sequence(kv(2, 80))]));
+    let error = refused("4", &model([Cache::State { bytes: 0 }, Cache::Sequence(kv(2, 80))]));
     assert!(matches!(error, PolicyError::NoGroupDivides { layer: 1, width: 80, .. }), "{error}");
     assert!(error.to_string().contains("layer 1: K is 80 numbers wide"), "{error}");
     let error = refused("16+affine:4:128", &model([Cache::Sequence(kv(2, 96))])).to_string();
@@ -123,7 +128,7 @@ fn keys_and_values_of_other_widths_are_settled_apart() {
 
 #[test]
 fn a_layer_may_have_several_caches() {
-    let caches = vec![Cache::State, Cache::Sequence(kv(4, 64)), window(kv(4, 96), 512)];
+    let caches = vec![Cache::State { bytes: 0 }, Cache::Sequence(kv(4, 64)), window(kv(4, 96), 512)];
     let geometry = Geometry { model: None, layers: vec![Layer { caches }] };
     let found = resolved("8,0:4", &geometry);
     let json = serde_json::to_value(&found).unwrap();

@@ -1,0 +1,189 @@
+//! What MLX has in memory beside weights and caches: the arrays of the layers that are under way while a chunk of a prompt
+//! is computed, those of a step of decoding, and what is there twice while caches are joined or grow.
+//!
+//! MLX allocates an operation's output when it hands the operation to the device, and frees it when the last operation
+//! that reads it is done (`mlx/transforms.cpp`: `eval_impl`). It runs ahead of the device by ten commits
+//! (`MAX_ACTIVE_TASKS`); on a GPU a commit is made of so many operations, or of inputs with so many numbers
+//! (`get_graph_limits` of `mlx/backend/cuda/device.cpp`, `Device` of `mlx/backend/metal/device.cpp`). So a GPU has the
+//! arrays of many layers at once, and a CPU those of about one.
+//!
+//! A chunk's logits are no part of it: the engine evaluates the caches only, and lazily computes no logits but those of a
+//! prompt's last token.
+
+use serde::{Deserialize, Serialize};
+
+use crate::memory::ingest::{Attention, LayerShape, Model};
+use crate::quant::Element;
+
+/// Commits that MLX hands to a device before it waits, and the one that it is filling.
+const COMMITS_UNDER_WAY: u64 = 11;
+/// Operations of a layer that a device runs: norms 2, products 7, rotations 2, updates of the cache 2, attention, MLP 1,
+/// sums 2, and two norms of queries and keys in some.
+const OPERATIONS_OF_A_LAYER: u64 = 19;
+/// Numbers of a layer of no attention that is not known in detail, in hidden sizes: projections, gates, convolution.
+const RECURRENT_WIDTHS: u64 = 8;
+const DECODED_AT_MOST: u64 = 512 << 20;
+/// Head widths that the fused kernel of Metal has, and the widest of cuDNN's.
+const METAL_FUSED: [u64; 3] = [64, 80, 128];
+const CUDNN_WIDEST: u64 = 128;
+
+/// What MLX computes on.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Device {
+    /// Of which kind.
+    pub kind: DeviceKind,
+    /// Operations of one commit, at most.
+    pub commit_operations: u64,
+    /// Numbers of the inputs of one commit, at most.
+    pub commit_numbers: u64,
+}
+
+/// A kind of device.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum DeviceKind {
+    /// The processor.
+    Cpu,
+    /// A GPU of Apple's.
+    Metal,
+    /// A GPU of NVIDIA's.
+    Cuda,
+}
+
+/// Bytes of activations at the moments when they are most.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default, Serialize)]
+pub struct Activations {
+    /// While a chunk of a prompt is computed.
+    pub prefill_bytes: u64,
+    /// While a token of each request is computed.
+    pub decode_bytes: u64,
+    /// While a request joins the batch: its caches and the batch's are copied into larger ones.
+    pub join_bytes: u64,
+    /// While caches grow: what they were is there beside what they become.
+    pub growth_bytes: u64,
+}
+
+/// What is being computed.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Load {
+    pub(super) device: Device,
+    pub(super) context_tokens: u64,
+    pub(super) chunk_tokens: u64,
+    pub(super) requests: u64,
+}
+
+/// Of a chunk of a prompt, at the end of the context.
+pub(super) fn prefill(model: &Model, load: Load) -> u64 {
+    let tokens = load.chunk_tokens.min(load.context_tokens);
+    under_way(model, load, tokens, 1)
+}
+
+/// Of one token of each request: the layers, and the logits with their float32 log probabilities.
+pub(super) fn decode(model: &Model, load: Load) -> u64 {
+    let number = model.element.bytes() as u64;
+    let logits = model.sizes.vocabulary.unwrap_or(0).saturating_mul(load.requests).saturating_mul(number + 2 * 4);
+    logits.saturating_add(under_way(model, load, 1, load.requests))
+}
+
+/// What is decoded for the moment, of layers that decode so many bytes each: `hooks/layer_caches/transients.py` waits where
+/// more than [`DECODED_AT_MOST`] would be under way.
+pub(super) fn decoded(device: DeviceKind, layers: impl Iterator<Item = u64> + Clone) -> u64 {
+    let largest = layers.clone().max().unwrap_or(0);
+    match device {
+        DeviceKind::Cpu => largest,
+        DeviceKind::Metal | DeviceKind::Cuda => layers.fold(0, u64::saturating_add).min(largest.max(DECODED_AT_MOST)),
+    }
+}
+
+/// The outputs of the layers that are under way at once.
+fn under_way(model: &Model, load: Load, tokens: u64, requests: u64) -> u64 {
+    let number = model.element.bytes() as u64;
+    let outputs = |shape: &LayerShape| layer_numbers(model, shape, load, tokens).saturating_mul(requests);
+    let all = model.layers.iter().map(outputs).fold(0, u64::saturating_add);
+    let largest = model.layers.iter().map(outputs).max().unwrap_or(0);
+    let layers = (model.layers.len() as u64).max(1);
+    let numbers = match load.device.kind {
+        DeviceKind::Cpu => largest,
+        DeviceKind::Metal | DeviceKind::Cuda => {
+            let weights = model.weights.as_ref().map_or(0, |weights| weights.bytes / number);
+            let read = (weights.saturating_add(all) / layers).max(1);
+            // How many layers the commits under way are made of: by their operations, and by what these read.
+            let times = |limit: u64, of_layer: u64| {
+                let outputs = u128::from(all / layers).saturating_mul(u128::from(limit.max(1) * COMMITS_UNDER_WAY));
+                u64::try_from(outputs / u128::from(of_layer)).unwrap_or(u64::MAX)
+            };
+            let operations = times(load.device.commit_operations, OPERATIONS_OF_A_LAYER);
+            all.min(operations.min(times(load.device.commit_numbers, read)).max(largest))
+        }
+    };
+    // The hidden state between layers, and the embedding that it came from.
+    let hidden = model.sizes.hidden.unwrap_or(0).saturating_mul(tokens).saturating_mul(requests).saturating_mul(2);
+    numbers.saturating_add(hidden).saturating_mul(number)
+}
+
+/// Numbers that a layer's operations put out, each array once: what an operation can put in the place of its input
+/// (sums, the MLP's activation, rotations) is no new one.
+fn layer_numbers(model: &Model, shape: &LayerShape, load: Load, tokens: u64) -> u64 {
+    let sizes = model.sizes;
+    // Far above any model, so that no product overflows before it is multiplied by tokens.
+    let of = |size: Option<u64>| size.unwrap_or(0).min(1 << 20);
+    let hidden = of(sizes.hidden);
+    let (heads, kv_heads) = (of(shape.heads.or(sizes.heads)), of(sizes.kv_heads));
+    let width = of(sizes.head_dim) + of(sizes.value_dim);
+    let projected = (heads + kv_heads) * width;
+    let mixed = match shape.attention {
+        Attention::None => 0,
+        Attention::Linear | Attention::GatedDelta | Attention::Ssm | Attention::Convolution => {
+            RECURRENT_WIDTHS * hidden
+        }
+        Attention::Hybrid => RECURRENT_WIDTHS * hidden + projected + 2 * hidden,
+        _ => projected + 2 * hidden,
+    };
+    let mlp = match of(sizes.experts_per_token.filter(|_| shape.experts)) {
+        0 => 2 * of(sizes.mlp) + 2 * hidden,
+        experts => experts * (2 * of(sizes.expert_mlp) + 2 * hidden) + 2 * hidden,
+    };
+    let seen = match shape.attention {
+        Attention::SlidingWindow | Attention::Chunked => load.context_tokens.min(load.chunk_tokens.saturating_mul(2)),
+        _ => load.context_tokens,
+    };
+    let scores = (score_matrices(model, shape, load.device.kind, tokens) * heads).saturating_mul(seen);
+    let decompressed = match shape.attention {
+        Attention::Mla if tokens > 1 => (heads * width).saturating_mul(seen),
+        _ => 0,
+    };
+    tokens.saturating_mul((mixed + mlp).saturating_add(scores)).saturating_add(decompressed)
+}
+
+/// How many matrices of queries by keys attention makes for each head.
+fn score_matrices(model: &Model, shape: &LayerShape, device: DeviceKind, tokens: u64) -> u64 {
+    let has_scores = matches!(
+        shape.attention,
+        Attention::Mha
+            | Attention::Gqa
+            | Attention::Mqa
+            | Attention::Mla
+            | Attention::SlidingWindow
+            | Attention::Chunked
+            | Attention::Hybrid
+            | Attention::SharedKv
+            | Attention::Unknown
+    );
+    if !has_scores {
+        return 0;
+    }
+    // Latent attention gives the rotary part's scores to the kernel as a mask.
+    let mask = u64::from(shape.attention == Attention::Mla);
+    let (keys, values) = (model.sizes.head_dim.unwrap_or(0), model.sizes.value_dim.unwrap_or(0));
+    let is_fused = match device {
+        DeviceKind::Cpu => false,
+        DeviceKind::Metal => tokens == 1 || (keys == values && METAL_FUSED.contains(&keys)),
+        DeviceKind::Cuda => {
+            let fits = |width: u64| width.is_multiple_of(8) && width <= CUDNN_WIDEST;
+            tokens == 1 || (model.element != Element::Float32 && fits(keys) && fits(values))
+        }
+    };
+    // Without a fused kernel: the products, and the masked ones or their softmax.
+    mask + if is_fused { 0 } else { 2 }
+}
