@@ -192,13 +192,13 @@ def plan(
         ModelShape.read(folder.path),
         folder.path,
         kv,
-        _request(tokens, concurrency, answer, chunk, runtime or _fitted(folder.model_id))
+        _request(tokens, concurrency, answer, chunk, runtime or _seen_here(folder.model_id))
         | {"memory": asdict(available), "search": True},
     )
     return _of_json(folder.model_id, said)
 
 
-def _fitted(model_id: str) -> Runtime | None:
+def _seen_here(model_id: str) -> Runtime | None:
     try:
         return fitted_runtime(model_id)
     except LedgerError as error:

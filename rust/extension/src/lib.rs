@@ -49,6 +49,7 @@ pub mod native {
     use super::matching::{Match, Restored};
     #[pymodule_export]
     use super::memory::{LayerMemory, MemoryTables, Words, memory_report, wait_for_memory_sample};
+    #[pymodule_export]
     use super::plan::{ModelShape, known_model_types};
     #[pymodule_export]
     use super::saving::{Saved, Snapshot};
