@@ -85,7 +85,7 @@ def test_an_answer_is_cut_off_after_a_while_or_at_a_second_signal(
             next(lines)
             process.send_signal(signal.SIGTERM)
             if code:
-                with contextlib.suppress(httpx.ConnectError):
+                with contextlib.suppress(httpx.TransportError):
                     while True:  # until it has heard the first one
                         httpx.get(f"{url}/health")
                 process.send_signal(signal.SIGTERM)

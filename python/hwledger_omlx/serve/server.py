@@ -1,6 +1,7 @@
 """One server: an engine, the fork's application on it, and uvicorn on the engine's loop. Starts, waits and stops."""
 
 import concurrent.futures
+import contextlib
 import logging
 import threading
 from collections.abc import Callable, Mapping
@@ -19,7 +20,7 @@ from hwledger_omlx.serve.heartbeat import Heartbeat
 from hwledger_omlx.serve.metrics import Metrics, Report
 from hwledger_omlx.serve.settings import ServerSettings
 
-logger = logging.getLogger(__name__)
+_LONGEST_SLEEP_S = 0.25
 
 
 class Server:
@@ -124,15 +125,20 @@ class Server:
         Raises:
             Exception: whatever ended it before its time.
         """
-        if self._serving is not None:
-            self._serving.result()
+        serving = self._serving
+        if serving is not None:
+            # Python runs signal handlers on the main thread, which sleeps through a signal that comes just before it
+            # begins to wait for a lock; so it never sleeps for long.
+            while not concurrent.futures.wait([serving], timeout=_LONGEST_SLEEP_S).done:
+                pass
+            serving.result()
 
     def stop(self) -> None:
         """Ends the server: answers under way have `shutdown_s`; then the engine is closed. Safe to call twice."""
         try:
             self.end_soon()
-            if self._serving is not None:
-                concurrent.futures.wait([self._serving])
+            with contextlib.suppress(Exception):  # `wait` has said it, or `start` has
+                self.wait()
         finally:
             if self._metrics is not None:
                 self._metrics.close()
