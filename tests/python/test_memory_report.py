@@ -27,8 +27,7 @@ import hwledger_omlx as hw
 from hwledger_omlx._native import LayerMemory, memory_report
 from hwledger_omlx.cli import app
 from hwledger_omlx.cli.top import application, drawn
-from hwledger_omlx.engine import upstream
-from hwledger_omlx.hooks.layer_memory import attached, published
+from hwledger_omlx.hooks.layer_memory import published
 from hwledger_omlx.memory import processes, records
 from hwledger_omlx.memory.events import MemoryEvents
 from hwledger_omlx.memory.top_view import COLUMN_NAMES, TopView
@@ -357,13 +356,28 @@ def test_top_shows_a_running_engine(tiny_model: Path, home: Path) -> None:
         assert said["models"][0]["sampling"]["samples"] > 3
         other = CliRunner().invoke(app, ["top", "--once", "--pid", "1"])
         assert isinstance(other.exception, hw.MemoryReportError)
-        sampler = attached.attached(upstream.scheduler_of(next(iter(engine._session._models.values())).placed))
-        assert sampler is not None
-    # The last model gone, nothing is published any more.
-    published.publisher.withdraw()
+
+
+def test_where_nothing_runs_top_says_so(home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    # This process has engines of other tests.
+    monkeypatch.setattr(published.publisher, "_publish", lambda *_, **__: None)
     nothing = CliRunner().invoke(app, ["top", "--once"])
     assert nothing.exit_code == 1
     assert "no engine" in nothing.output
+
+
+def test_a_process_that_ends_takes_its_report_away(home: Path) -> None:
+    code = """
+import time
+from hwledger_omlx.hooks.layer_memory import published, sampler
+made = sampler.Sampler("m")
+published.publisher.add(made)
+while not published.report_file(published.publisher._pid).exists():
+    time.sleep(0.01)
+"""
+    done = subprocess.run([sys.executable, "-P", "-c", code], capture_output=True, text=True, timeout=60, check=False)
+    assert done.returncode == 0, done.stderr
+    assert list((home / "run").iterdir()) == []
 
 
 class Screen(DummyOutput):

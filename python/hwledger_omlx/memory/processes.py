@@ -3,6 +3,7 @@
 import contextlib
 import time
 from dataclasses import dataclass
+from pathlib import Path
 
 import psutil
 
@@ -86,6 +87,8 @@ def of_process(pid: int) -> Published | None:
 
 def _command(pid: int) -> str:
     try:
-        return " ".join(psutil.Process(pid).cmdline())
+        parts = psutil.Process(pid).cmdline()
     except psutil.Error:
         return ""
+    # Names say which it is; where they are takes the line.
+    return " ".join(Path(part).name if Path(part).is_absolute() else part for part in parts)

@@ -16,7 +16,7 @@ from hwledger_omlx.memory.view_text import STYLES, layers_table, memory_bar
 
 _SPARKS = " ▁▂▃▄▅▆▇█"
 _STAGES = {"decode": "green", "prefill": "blue", "waiting": "bright_black"}
-KEYS = "q quit   s sort by the next column   r reverse   tab next process   up/down scroll the layers"
+KEYS = "q quit  s sort by the next column  r reverse  tab next process  up/down layers"
 
 Value = str | int
 _COLUMNS: tuple[tuple[str, Callable[[RequestMemory], Value]], ...] = (
@@ -32,6 +32,8 @@ _COLUMNS: tuple[tuple[str, Callable[[RequestMemory], Value]], ...] = (
     ("peak", lambda each: _peak(each) or 0),
 )
 _BYTES = {"KV", "used", "state", "peak"}
+_LEAST_WIDTHS = {"policy": 100, "peak": 84, "cached": 74, "used": 64}
+"""Of a terminal that has room for the column."""
 COLUMN_NAMES = tuple(name for name, _ in _COLUMNS)
 
 
@@ -97,10 +99,9 @@ class TopView:
             about.append(f"  no answer for {shown.age_s:.0f} s", "bold red")
         faults, pages = report.process.major_faults_per_s.value, report.store.page_faults_per_s.value
         second = Text(
-            f"MLX {said(report.mlx.active_bytes)} active, {said(report.mlx.cache_bytes)} cached, "
-            f"{said(report.mlx.peak_bytes)} peak   process {said(report.process.footprint_bytes)}   "
-            f"hot tier {said(report.store.hot_bytes)}   restored {said(report.store.restored_bytes)}   "
-            f"faults {_rate(faults)} + {_rate(pages)} SSD",
+            f"MLX {said(report.mlx.active_bytes)}, peak {said(report.mlx.peak_bytes)}  "
+            f"process {said(report.process.footprint_bytes)}  hot tier {said(report.store.hot_bytes)}  "
+            f"restored {said(report.store.restored_bytes)}  faults {_rate(faults)}, SSD {_rate(pages)}",
             overflow="ellipsis",
             no_wrap=True,
         )
@@ -123,7 +124,7 @@ class TopView:
         if trouble := sampling_text(model):
             lines.append(Text(trouble, "yellow", no_wrap=True, overflow="ellipsis"))
         lines += _sparks(model.history, width)
-        lines.append(self._requests(model.requests))
+        lines.append(self._requests(model.requests, width))
         layers = self._layers(model.layers, room)
         if layers:
             lines.append(layers_table(layers))
@@ -133,12 +134,16 @@ class TopView:
         start = min(self.scrolled, max(0, len(layers) - room))
         return layers[start : start + room]
 
-    def _requests(self, requests: Sequence[RequestMemory]) -> RenderableType:
+    def _requests(self, requests: Sequence[RequestMemory], width: int) -> RenderableType:
         if not requests:
             return Text("no requests", "dim")
+        left_out = {name for name, least in _LEAST_WIDTHS.items() if width < least}
+        if not any(each.state_bytes.value for each in requests):
+            left_out.add("state")
+        columns = [(name, read) for name, read in _COLUMNS if name not in left_out or name == self.sort]
         table = Table(box=box.SIMPLE_HEAD, pad_edge=False, show_edge=False)
         value = dict(_COLUMNS)[self.sort]
-        for name, _ in _COLUMNS:
+        for name, _ in columns:
             mark = ("▼" if self.reverse else "▲") if name == self.sort else ""
             is_text = name in {"request", "stage", "policy"}
             table.add_column(
@@ -147,11 +152,11 @@ class TopView:
                 no_wrap=True,
                 overflow="ellipsis",
                 max_width=18 if is_text else None,
-                min_width=None if is_text else 6,
+                min_width=8 if name in _BYTES else 7,
                 header_style="bold reverse" if name == self.sort else "bold",
             )
         for each in sorted(requests, key=value, reverse=self.reverse):
-            table.add_row(*(_cell(name, each, read(each)) for name, read in _COLUMNS))
+            table.add_row(*(_cell(name, each, read(each)) for name, read in columns))
         return table
 
 

@@ -44,6 +44,9 @@ pub enum Error {
     /// It is no KV policy, one that the model cannot take, or one that asks for a calibration which is not there.
     #[error("{0}")]
     KvPolicy(Raised),
+    /// What should tell of memory does not, or cannot be read.
+    #[error("{0}")]
+    Memory(Raised),
     /// A measurement could not be made.
     #[error("{0}")]
     Harness(Raised),
@@ -154,6 +157,7 @@ impl Error {
             | Self::EngineClosed(raised)
             | Self::Store(raised)
             | Self::KvPolicy(raised)
+            | Self::Memory(raised)
             | Self::Harness(raised)
             | Self::Python(raised)
             | Self::Startup(StartupError::Package { raised, .. }) => Some(raised),
@@ -198,6 +202,7 @@ impl Error {
                 "EngineError" => Self::Engine(raised),
                 "StoreError" => Self::Store(raised),
                 "KvPolicyError" | "KvProfileError" | "KvTextError" => Self::KvPolicy(raised),
+                "MemoryReportError" => Self::Memory(raised),
                 "HarnessError" => Self::Harness(raised),
                 _ => continue,
             };

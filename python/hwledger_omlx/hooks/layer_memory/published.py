@@ -62,6 +62,7 @@ class Publisher:
         self._samplers: weakref.WeakSet[Sampler] = weakref.WeakSet()
         self._lock = threading.Lock()
         self._changed = threading.Event()
+        self._ending = False
         self._thread: threading.Thread | None = None
         self._pid = os.getpid()
         self._failed = False
@@ -73,32 +74,43 @@ class Publisher:
                 # A fork has none of its parent's threads.
                 self._pid, self._thread = os.getpid(), None
             self._samplers.add(sampler)
-            if self._thread is None:
+            if self._thread is None and not self._ending:
                 self._thread = threading.Thread(target=self._run, name="hwledger-memory", daemon=True)
                 self._thread.start()
-                atexit.register(self.withdraw)
+                # A thread that is in native code when the interpreter goes takes the process down with it, so it ends
+                # before; atexit's own hooks would come too late for that.
+                getattr(threading, "_register_atexit", atexit.register)(self.end)
         self._changed.set()
 
+    def end(self) -> None:
+        """Takes the report away and ends the thread, for good. Safe to call twice; nothing happens in a fork."""
+        if self._pid != os.getpid():
+            return
+        self._ending = True
+        self._changed.set()
+        thread = self._thread
+        if thread is not None:
+            thread.join()
+
     def withdraw(self) -> None:
-        """Takes the report away. Safe to call twice; nothing happens in a fork."""
-        if self._pid == os.getpid():
-            with contextlib.suppress(OSError, Error):
-                report_file(self._pid).unlink(missing_ok=True)
+        """Takes the report away, until the next one is written."""
+        with contextlib.suppress(OSError, Error):
+            report_file(self._pid).unlink(missing_ok=True)
 
     def _run(self) -> None:
-        while True:
+        while not self._ending:
             is_new = self._changed.wait(PERIOD_S)
             self._changed.clear()
             with self._lock:
                 samplers = list(self._samplers)
                 if not samplers:
                     self._thread = None
-            if not samplers:
-                self.withdraw()
-                return
+            if not samplers or self._ending:
+                break
             self._publish(samplers, is_new=is_new)
             # Not kept until the next turn: a model is unloaded when nobody holds it.
             del samplers
+        self.withdraw()
 
     def _publish(self, samplers: "list[Sampler]", *, is_new: bool) -> None:
         try:

@@ -76,6 +76,7 @@ face.EngineConfig = raising
             Error::Request(_) => "RequestError",
             Error::Engine(_) => "EngineError",
             Error::EngineClosed(_) => "EngineClosedError",
+            Error::Memory(_) => "MemoryReportError",
             Error::Harness(_) => "HarnessError",
             // One kind for policies and what calibration is about.
             Error::KvPolicy(_) if name.starts_with("Kv") => name.as_str(),
