@@ -135,6 +135,34 @@ def kv(
     finish(report, as_json=as_json, check=check)
 
 
+@bench_app.command()
+def plan(
+    only: Annotated[str, typer.Option(help="Parts, with commas: caches, peak.")] = "caches,peak",
+    architectures: Annotated[
+        str | None,
+        typer.Option(help="Architectures of caches, with commas.", show_default="all that mlx-lm has"),
+    ] = None,
+    rounds: Annotated[int, typer.Option("--rounds", min=1, help="Measured rounds of peak.")] = 3,
+    as_json: options.Json = False,
+    check: Check = False,
+) -> None:
+    """The planner against the truth: bytes of every architecture's caches and weights, and MLX's peak in the engine.
+
+    Some minutes on two cores. Prints a table, or with --json {"report", "version", "results": [...], "environment":
+    {...}, "notes": [...]}, the results as bench engine has them.
+    """
+    from hwledger_omlx.measure.plan_bench import PlanBench
+
+    bench = PlanBench(
+        parts=[part.strip() for part in only.split(",")],
+        only_architectures=[name.strip() for name in architectures.split(",")] if architectures else (),
+        rounds=rounds,
+    )
+    with progress_of_turns("bench plan") as on_turn:
+        report = bench.run(on_turn)
+    finish(report, as_json=as_json, check=check)
+
+
 def finish(report: Report, *, as_json: bool, check: bool) -> None:
     """Prints the report and sets the exit code: 1 for a missed bar where `check` asks for it."""
     report.print(as_json=as_json)

@@ -22,7 +22,7 @@ impl ModelShape {
     /// Reads config.json and the headers of the weights.
     #[staticmethod]
     fn read(py: Python<'_>, folder: PathBuf) -> PyResult<Self> {
-        detached(py, || -> Result<Self, Raised> { Ok(Self(Model::read(&folder)?)) })
+        detached(py, move || -> Result<Self, Raised> { Ok(Self(Model::read(&folder)?)) })
     }
 
     /// The same by config.json's text alone, without weights.
