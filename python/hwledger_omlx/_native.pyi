@@ -163,8 +163,9 @@ class KvPolicy:
 
         Args:
             geometry_json: `{"model": hex or null, "layers": [{"caches": [...]}]}`, each cache with `kind` (`sequence`,
-                `window` or `state`) and, but for a state, `k` and `v` (each `heads` and `width`), `element`
-                (`bfloat16`, `float16` or `float32`), and `window_tokens` of a window.
+                `window`, `chunked` or `state`) and, but for a state, `k` and `v` (each `heads` and `width`), `element`
+                (`bfloat16`, `float16` or `float32`), `window_tokens` of a window and `chunk_tokens` of a chunked one;
+                a state may have `bytes`.
             profile_json: what `hwledger-omlx kv calibrate` measured. `auto` needs it.
 
         Returns:

@@ -3,11 +3,12 @@
 Their configurations stand in `plan_architectures.toml`.
 """
 
+import contextlib
+import io
 import json
 import pkgutil
 import tomllib
 from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -40,12 +41,15 @@ class Architecture:
         """
         from mlx_lm.utils import _get_classes
 
+        printed = io.StringIO()
         try:
-            model_class, args_class = _get_classes(self.config)
-            model = model_class(args_class.from_dict(self.config))
-        # A module of mlx-lm ends the process where a package of its own is missing.
+            with contextlib.redirect_stdout(printed):
+                model_class, args_class = _get_classes(self.config)
+                model = model_class(args_class.from_dict(self.config))
+        # A module of mlx-lm prints that a package of its own is missing, and ends the process.
         except (Exception, SystemExit) as error:
-            raise HarnessError(f"mlx-lm cannot build it here: {_said(error)}") from error
+            reason = printed.getvalue().strip() or _said(error)
+            raise HarnessError(f"mlx-lm cannot build it here: {reason}") from error
         model.set_dtype(mx.bfloat16)
         mx.eval(model.parameters())
         return model
@@ -80,7 +84,7 @@ def without_configuration() -> list[str]:
     return sorted(modules - _NO_MODELS - {_module_of(each.name) for each in architectures()})
 
 
-@contextmanager
+@contextlib.contextmanager
 def experts_in_float32() -> Iterator[None]:
     """Where MLX computes on a CPU, has experts compute in 32 bit: there is no such product of 16-bit numbers there.
 

@@ -4,6 +4,7 @@ mod activations;
 mod allocation;
 mod kv;
 mod report;
+mod search;
 #[cfg(test)]
 #[expect(clippy::unwrap_used, reason = "a test may panic")]
 mod tests;
@@ -11,7 +12,8 @@ mod tests;
 pub use activations::{Activations, Device, DeviceKind};
 pub use allocation::{History, reserve_tokens};
 pub use kv::{Holder, LayerBytes};
-pub use report::{Amount, Found, LayerShare, LongestContext, Plan, PolicyFit, Request, Verdict, plan};
+pub use report::{Amount, LayerShare, Plan, Request, Verdict, plan};
+pub use search::{Found, LongestContext, PolicyFit};
 
 use crate::memory::ingest::Model;
 use crate::quant::policy::{KvPolicy, PolicyError, Profile};
