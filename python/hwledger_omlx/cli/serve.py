@@ -65,6 +65,7 @@ def serve(
     ] = None,
 ) -> None:
     """Serve models over HTTP: OpenAI's and Anthropic's API, /health, /metrics and the admin page."""
+    from hwledger_omlx.engine.session import Session
     from hwledger_omlx.serve.app import folders_of  # FastAPI, which no other command needs
     from hwledger_omlx.serve.server import Server
     from hwledger_omlx.serve.settings import ServerSettings
@@ -91,7 +92,9 @@ def serve(
         shutdown_s=shutdown,
         stuck_after_s=stuck_after,
     )
-    server = Server(settings)
+    server = Server(
+        settings, memory=Session.memory, dropped_rows=lambda: server.session.ledger.stats().dropped_rows
+    )
     with server:
         _end_on_signals(server.end_soon)
         typer.echo(f"{server.url} serves {', '.join(server.model_ids) or 'no model yet'}")

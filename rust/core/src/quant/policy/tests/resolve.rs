@@ -111,7 +111,7 @@ fn rotation_needs_a_power_of_two() {
 
 #[test]
 fn channels_come_in_sixteens() {
-    let error = refused("16/channel-k4v16", &model([Cache::State, Cache::Sequence(kv(2, 40))]));
+    let error = refused("16/channel-k4v16", &model([Cache::State { bytes: 0 }, Cache::Sequence(kv(2, 40))]));
     assert!(matches!(error, PolicyError::OddChannels { layer: 1, part: Part::Keys, width: 40, .. }), "{error}");
 }
 
