@@ -59,8 +59,6 @@ class Sampler:
     def __init__(self, model_id: str, *, decode_steps: int = DECODE_STEPS) -> None:
         self.ledger = LayerMemory(model_id, decode_steps=decode_steps)
         self.decode_steps = decode_steps
-        self.paused = False
-        """Whether no samples are taken, for measuring what they cost."""
         self.weights_bytes = 0
         self._walk = Walk(self.ledger)
         self._interval = PeakInterval()
@@ -243,8 +241,6 @@ class Sampler:
         self._sample(scheduler, phase, track)
 
     def _sample(self, scheduler: Any, phase: int, track: Track | None) -> None:
-        if self.paused:
-            return
         walk = self._walk
         walk.clear()
         batches = scheduler.batch_generator
@@ -278,7 +274,6 @@ class Sampler:
             if batch.uids:
                 tracks = [self._tracks.get(names.get(uid, "")) for uid in batch.uids]
                 self._walk.add_batch(
-                    tuple(batch.uids),
                     [0 if track is None else track.number for track in tracks],
                     [UNKNOWN if track is None else track.length for track in tracks],
                     batch.prompt_cache,
@@ -301,4 +296,5 @@ class Sampler:
             return False
         layer, nbytes = self._probe
         caches = scheduler.batch_generator._generation_batch.prompt_cache
-        return bool(layer < len(caches) and caches[layer].keys.nbytes != nbytes)
+        keys = getattr(caches[layer], "keys", None) if layer < len(caches) else None
+        return keys is not None and bool(keys.nbytes != nbytes)

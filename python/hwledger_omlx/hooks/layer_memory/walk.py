@@ -49,8 +49,8 @@ class Walk:
         self._ledger = ledger
         # By layer, place, class and formats. Formats are known by their address, so they are kept.
         self._shapes: dict[tuple[Any, ...], tuple[int, Any]] = {}
-        self._plan_key: object = None
-        self._plan: list[tuple[int, int] | None] = []
+        self._planned_for: list[int] = []
+        self._plan: list[tuple[type | None, int, int]] = []
         self.rows: list[int] = []
         self.cells: list[int] = []
         self.by_request: dict[int, list[int]] = {}
@@ -67,11 +67,10 @@ class Walk:
             self._own(row, cache, layer, 0)
         self._add(request, row)
 
-    def add_batch(self, key: object, requests: Sequence[int], lengths: Sequence[int], caches: Sequence[Any]) -> None:
+    def add_batch(self, requests: Sequence[int], lengths: Sequence[int], caches: Sequence[Any]) -> None:
         """Adds the caches of a batch.
 
         Args:
-            key: another one whenever a row has come, gone or moved.
             requests: the request of each row, 0 for none.
             lengths: tokens that each row's request has; `UNKNOWN` for what is not known.
             caches: one for each layer.
@@ -80,26 +79,27 @@ class Walk:
         longest = UNKNOWN if UNKNOWN in lengths else max(lengths, default=0)
         # By how much each is shorter than the longest.
         shorter = [UNKNOWN if longest == UNKNOWN else longest - length for length in lengths]
-        if key != self._plan_key or len(self._plan) != len(caches):
+        # Numbers of requests do not come twice, so the same ones in the same order are the same rows.
+        if self._planned_for != requests or len(self._plan) != len(caches):
             self._plan = [self._planned(cache, layer, len(rows)) for layer, cache in enumerate(caches)]
-            self._plan_key = key
-        for layer, (planned, cache) in enumerate(zip(self._plan, caches, strict=True)):
-            if planned is None:
-                self._batched(rows, shorter, cache, layer, 0)
+            self._planned_for = list(requests)
+        for layer, ((kind, shape, column_bytes), cache) in enumerate(zip(self._plan, caches, strict=True)):
+            if type(cache) is kind:
+                _shared_cells(rows, shorter, cache, shape, column_bytes)
             else:
-                _shared_cells(rows, shorter, cache, *planned)
+                self._batched(rows, shorter, cache, layer, 0)
         for request, row in zip(requests, rows, strict=True):
             self._add(request, row)
 
-    def _planned(self, cache: Any, layer: int, rows: int) -> tuple[int, int] | None:
-        """The shape, and the bytes of a column, of arrays that all rows share; None for all else.
+    def _planned(self, cache: Any, layer: int, rows: int) -> tuple[type | None, int, int]:
+        """The class, the shape, and the bytes of a column, of arrays that all rows share; no class for all else.
 
         Neither changes before a row comes or goes. No cache is kept: it would keep its memory.
         """
         if type(cache) not in _SHARING or cache.keys is None or not cache.keys.shape[2]:
-            return None
+            return None, 0, 0
         column_bytes = (cache.keys.nbytes + cache.values.nbytes) // cache.keys.shape[2]
-        return self._shape(cache, layer, 0, shared=rows > 1), column_bytes
+        return type(cache), self._shape(cache, layer, 0, shared=rows > 1), column_bytes
 
     def _add(self, request: int, row: list[int]) -> None:
         self.rows += (request, len(row) // CELL_NUMBERS)
