@@ -47,6 +47,9 @@ pub enum Error {
     /// What should tell of memory does not, or cannot be read.
     #[error("{0}")]
     Memory(Raised),
+    /// The ledger of requests cannot be read or written.
+    #[error("{0}")]
+    Ledger(Raised),
     /// A measurement could not be made.
     #[error("{0}")]
     Harness(Raised),
@@ -158,6 +161,7 @@ impl Error {
             | Self::Store(raised)
             | Self::KvPolicy(raised)
             | Self::Memory(raised)
+            | Self::Ledger(raised)
             | Self::Harness(raised)
             | Self::Python(raised)
             | Self::Startup(StartupError::Package { raised, .. }) => Some(raised),
@@ -203,6 +207,7 @@ impl Error {
                 "StoreError" => Self::Store(raised),
                 "KvPolicyError" | "KvProfileError" | "KvTextError" => Self::KvPolicy(raised),
                 "MemoryReportError" => Self::Memory(raised),
+                "LedgerError" => Self::Ledger(raised),
                 "HarnessError" => Self::Harness(raised),
                 _ => continue,
             };

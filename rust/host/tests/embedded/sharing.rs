@@ -80,6 +80,8 @@ face.EngineConfig = raising
             Error::Harness(_) => "HarnessError",
             // One kind for policies and what calibration is about.
             Error::KvPolicy(_) if name.starts_with("Kv") => name.as_str(),
+            // One kind for the ledger's tree too.
+            Error::Ledger(_) if name.starts_with("Ledger") => name.as_str(),
             // One kind for the store's tree; the class is in `type_name`.
             Error::Store(_) if name.starts_with("Store") || name == "ForeignFolderError" => name.as_str(),
             // The base itself is of no kind.

@@ -6,7 +6,8 @@ use crate::memory::live::process::{cheap_footprint_bytes, private_bytes};
 #[test]
 fn memory_that_is_taken_shows_in_the_footprint() {
     let before = ProcessFigures::read().footprint_bytes.expect("a reading on this system");
-    let taken = vec![1_u8; 64 << 20];
+    // Hidden from the optimizer, which would not take what nobody reads.
+    let taken = std::hint::black_box(vec![1_u8; 64 << 20]);
     let after = ProcessFigures::read().footprint_bytes.expect("a reading on this system");
     assert!(after > before + (48 << 20), "{before} and then {after}, with {} bytes more", taken.len());
     assert!(cheap_footprint_bytes().is_some_and(|bytes| bytes > 64 << 20));
