@@ -92,9 +92,7 @@ def serve(
         shutdown_s=shutdown,
         stuck_after_s=stuck_after,
     )
-    server = Server(
-        settings, memory=Session.memory, dropped_rows=lambda: server.session.ledger.stats().dropped_rows
-    )
+    server = Server(settings, memory=Session.memory, dropped_rows=lambda: server.session.ledger.stats().dropped_rows)
     with server:
         _end_on_signals(server.end_soon)
         typer.echo(f"{server.url} serves {', '.join(server.model_ids) or 'no model yet'}")
