@@ -16,7 +16,7 @@ import numpy as np
 WIDTH = 256
 VECTORS = 48
 # Bits of a mantissa and of an exponent.
-ELEMENTS = {"Float16": (mx.float16, 10, 5), "Bfloat16": (mx.bfloat16, 7, 8), "Float32": (mx.float32, 23, 8)}
+ELEMENTS = {"float16": (mx.float16, 10, 5), "bfloat16": (mx.bfloat16, 7, 8), "float32": (mx.float32, 23, 8)}
 
 
 def splitmix64(seed: int):
