@@ -4,7 +4,7 @@ from hwledger_omlx.memory.ledger import Ledger, LedgerSettings, fitted_runtime
 from hwledger_omlx.memory.ledger_reconcile import Drift, ModelErrors, RuntimeFit, TermError
 from hwledger_omlx.memory.ledger_row import LedgerRow
 from hwledger_omlx.memory.ledger_stats import LedgerStats
-from hwledger_omlx.memory.plan import Plan, plan, predict
+from hwledger_omlx.memory.plan import Plan, predict
 from hwledger_omlx.memory.records import (
     CacheUse,
     Figure,
@@ -48,6 +48,5 @@ __all__ = [
     "StoreMemory",
     "TermError",
     "fitted_runtime",
-    "plan",
     "predict",
 ]
