@@ -177,3 +177,19 @@ def test_hollow_memory_is_not_touched() -> None:
 
 def test_live_batches_are_what_live_caches_merge_into() -> None:
     assert type(LiveKVCache.merge([filled(LiveKVCache, 2, 0), filled(LiveKVCache, 3, 1)])) is LiveBatchKVCache
+
+
+def test_joining_takes_the_memory_of_one_layer_more() -> None:
+    def layers(count: int, seed: int) -> list[Any]:
+        made = [LiveKVCache.merge([filled(LiveKVCache, count, seed + layer)]) for layer in range(16)]
+        mx.eval([layer.state for layer in made])
+        return made
+
+    ours, others = layers(5000, 0), layers(4000, 50)
+    nbytes = sum(layer.keys.nbytes + layer.values.nbytes for layer in (*ours, *others))
+    before = mx.get_active_memory()
+    mx.reset_peak_memory()
+    for mine, other in zip(ours, others, strict=True):
+        mine.extend(other)
+    assert mx.get_peak_memory() - before < nbytes / 4
+    assert all(other.keys is None for other in others)

@@ -65,6 +65,7 @@ class Moments:
     prefill_bytes: int
     decode_bytes: int
     join_bytes: int
+    leave_bytes: int
     growth_bytes: int
 
 

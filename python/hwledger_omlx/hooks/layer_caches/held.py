@@ -215,6 +215,8 @@ class HeldTokens:
             for component, array, old in zip(components, room, self.components(), strict=True):
                 array[(slice(None),) * component.axis + (slice(0, component.slot(self.encoded_tokens)),)] = old
                 copied.add(old)
+            # Layer by layer, as `live` does.
+            mx.eval(room)
         self.encoded = room
 
 

@@ -2,7 +2,8 @@
 
 mlx-lm's own copy all of a request's KV when it is merged into a batch, when the batch is filtered to the rows that it
 has, when the request is taken out again, and at every 256th token. These are the same caches with the same arithmetic;
-only who owns the memory, and how much of it there is, differs. What has to be copied is counted.
+only who owns the memory, and how much of it there is, differs. What has to be copied is counted, and copied one layer
+after another: left to MLX, the old and the new arrays of all layers would be there at once.
 """
 
 import threading
@@ -11,6 +12,7 @@ from typing import Any
 import mlx.core as mx
 from mlx_lm.models.cache import BatchKVCache, KVCache
 
+from hwledger_omlx.hooks.layer_caches import transients
 from hwledger_omlx.hooks.layer_caches.arrays import ArraySpec, dtype_name, hollow
 from hwledger_omlx.hooks.layer_caches.rows import RowsKVCache, rows_of
 
@@ -57,6 +59,7 @@ class LiveKVCache(KVCache):  # type: ignore[misc]
 
     def update_and_fetch(self, keys: Any, values: Any) -> tuple[Any, Any]:
         """Takes `[batch, heads, tokens, head_dim]` and returns all keys and values so far."""
+        transients.layer_begins(keys)
         needed = self.offset + keys.shape[2]
         if self.keys is None or needed > self.keys.shape[2]:
             tokens = self.reserve_tokens if self.reserve_tokens >= needed else roomy(needed)
@@ -74,12 +77,11 @@ class LiveKVCache(KVCache):  # type: ignore[misc]
         """A batch of these; of a single one, on its own memory. With others among them, a `RowsKVCache`."""
         if not all(isinstance(cache, LiveKVCache) for cache in caches):
             return RowsKVCache(caches)
-        if len(caches) == 1 and caches[0].keys is not None:
+        if any(cache.keys is None for cache in caches):
+            return LiveBatchKVCache.merge(caches)
+        if len(caches) == 1:
             return LiveBatchKVCache.adopt(caches[0])
-        batch: LiveBatchKVCache = LiveBatchKVCache.merge(caches)
-        if batch.keys is not None:
-            copied.add(batch.keys, batch.values)
-        return batch
+        return LiveBatchKVCache.joined(caches)
 
 
 class LiveBatchKVCache(BatchKVCache):  # type: ignore[misc]
@@ -96,8 +98,30 @@ class LiveBatchKVCache(BatchKVCache):  # type: ignore[misc]
         cache.keys = cache.values = None
         return batch
 
+    @classmethod
+    def joined(cls, caches: list[LiveKVCache]) -> "LiveBatchKVCache":
+        """A batch of copies of these, as roomy as the roomiest of them. They have no memory after."""
+        longest = max(cache.offset for cache in caches)
+        tokens = max(longest, *(cache.keys.shape[2] for cache in caches))
+
+        def padded(array: Any, left: int) -> Any:
+            kept = array[..., : tokens - left, :]
+            return mx.pad(kept, [(0, 0), (0, 0), (left, tokens - left - kept.shape[2]), (0, 0)])
+
+        padding = [longest - cache.offset for cache in caches]
+        batch = cls(padding)
+        batch.keys = mx.concatenate([padded(cache.keys, left) for cache, left in zip(caches, padding, strict=True)])
+        batch.values = mx.concatenate([padded(cache.values, left) for cache, left in zip(caches, padding, strict=True)])
+        batch.offset = mx.array([cache.offset for cache in caches])
+        batch._idx = longest
+        _copy_now(batch)
+        for cache in caches:
+            cache.keys = cache.values = None
+        return batch
+
     def update_and_fetch(self, keys: Any, values: Any) -> tuple[Any, Any]:
         """Takes `[batch, heads, tokens, head_dim]` and returns all keys and values so far, left-padded."""
+        transients.layer_begins(keys, 0 if self.keys is None else self.keys.nbytes + self.values.nbytes)
         needed = self._idx + keys.shape[2]
         if self.keys is not None and needed > self.keys.shape[2]:
             _grow(self, keys, values, self._idx, roomy(needed))
@@ -110,8 +134,7 @@ class LiveBatchKVCache(BatchKVCache):  # type: ignore[misc]
         if kept == list(range(rows)):
             return
         super().filter(batch_indices)
-        if self.keys is not None:
-            copied.add(self.keys, self.values)
+        _copy_now(self)
 
     def extend(self, other: Any) -> None:
         """Adds the rows of `other`. Where these are at other formats, the batch becomes a `RowsKVCache`."""
@@ -123,8 +146,9 @@ class LiveBatchKVCache(BatchKVCache):  # type: ignore[misc]
             self.__init__([*rows, *other.rows])  # type: ignore[misc]
             return
         super().extend(other)
-        if self.keys is not None:
-            copied.add(self.keys, self.values)
+        _copy_now(self)
+        # They live on in this batch.
+        other.keys = other.values = None
 
     def extract(self, idx: int) -> LiveKVCache:
         """Row `idx` as a cache of its own, on the batch's memory. Updating either makes MLX copy it."""
@@ -144,4 +168,11 @@ def _grow(cache: Any, keys: Any, values: Any, used_tokens: int, tokens: int) -> 
         new_keys[..., :used_tokens, :] = cache.keys[..., :used_tokens, :]
         new_values[..., :used_tokens, :] = cache.values[..., :used_tokens, :]
         copied.add(cache.keys, cache.values)
+        mx.eval(new_keys, new_values)
     cache.keys, cache.values = new_keys, new_values
+
+
+def _copy_now(cache: Any) -> None:
+    if cache.keys is not None:
+        mx.eval(cache.keys, cache.values)
+        copied.add(cache.keys, cache.values)

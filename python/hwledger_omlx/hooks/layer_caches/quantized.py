@@ -46,6 +46,7 @@ class QuantizedKVCache(_BaseCache):  # type: ignore[misc]
 
     def update_and_fetch(self, keys: Any, values: Any) -> tuple[Any, Any]:
         """Takes `[1, heads, tokens, head_dim]` and returns all keys and values so far."""
+        transients.layer_begins(keys)
         if not self.attends_encoded(keys.shape[2]):
             transients.expect(self.held_keys.decoded_nbytes + self.held_values.decoded_nbytes, (keys, values))
         self.held_keys.append(keys)

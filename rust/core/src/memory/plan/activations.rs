@@ -5,7 +5,8 @@
 //! that reads it is done (`mlx/transforms.cpp`: `eval_impl`). It runs ahead of the device by ten commits
 //! (`MAX_ACTIVE_TASKS`); on a GPU a commit is made of so many operations, or of inputs with so many numbers
 //! (`get_graph_limits` of `mlx/backend/cuda/device.cpp`, `Device` of `mlx/backend/metal/device.cpp`). So a GPU has the
-//! arrays of many layers at once, and a CPU those of about one.
+//! arrays of many layers at once, and a CPU those of about one. On CUDA the engine keeps it to two stretches of layers at
+//! a time (`hooks/layer_caches/transients.py`).
 //!
 //! A chunk's logits are no part of it: the engine evaluates the caches only, and lazily computes no logits but those of a
 //! prompt's last token.
@@ -14,6 +15,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::memory::ingest::{Attention, LayerShape, Model};
 use crate::quant::Element;
+use crate::quant::policy::{Cache, Layer};
 
 /// Commits that MLX hands to a device before it waits, and the one that it is filling.
 const COMMITS_UNDER_WAY: u64 = 11;
@@ -23,6 +25,11 @@ const OPERATIONS_OF_A_LAYER: u64 = 19;
 /// Numbers of a layer of no attention that is not known in detail, in hidden sizes: projections, gates, convolution.
 const RECURRENT_WIDTHS: u64 = 8;
 const DECODED_AT_MOST: u64 = 512 << 20;
+/// Tokens times layers of a stretch, and bytes of keys and values that are attended to in one, in `transients.py`.
+const STRETCH_TOKENS: u64 = 4096;
+const STRETCH_BYTES: u64 = 256 << 20;
+/// Stretches of copied keys and values that are there: one computed, one handed over, one being made.
+const STRETCHES: u64 = 3;
 /// On a CPU norms and rotations are made of plain operations in 32 bit, whose outputs are about as many numbers again
 /// (measured: 7,370 numbers a token of the shipped model, whose layer puts out 3,330).
 const CPU_TIMES: u64 = 2;
@@ -63,7 +70,9 @@ pub struct Activations {
     pub decode_bytes: u64,
     /// While a request joins the batch: its caches and the batch's are copied into larger ones.
     pub join_bytes: u64,
-    /// While caches grow: what they were is there beside what they become.
+    /// While a request leaves the batch: the caches of those that stay are copied, and it still has the old ones.
+    pub leave_bytes: u64,
+    /// While caches grow in a step of decoding: what one was is there beside what it becomes.
     pub growth_bytes: u64,
 }
 
@@ -72,6 +81,7 @@ pub struct Activations {
 pub(super) struct Load {
     pub(super) device: Device,
     pub(super) context_tokens: u64,
+    pub(super) prompt_tokens: u64,
     pub(super) chunk_tokens: u64,
     pub(super) requests: u64,
 }
@@ -99,6 +109,16 @@ pub(super) fn decoded(device: DeviceKind, layers: impl Iterator<Item = u64> + Cl
     }
 }
 
+/// Keys and values that attention copies before it reads them, of layers that hold so many bytes each: CUDA's kernels
+/// want them in one piece where there is a mask, and a batch has one.
+pub(super) fn attended(device: DeviceKind, layers: impl Iterator<Item = u64> + Clone) -> u64 {
+    let largest = layers.clone().max().unwrap_or(0);
+    match device {
+        DeviceKind::Cuda => layers.fold(0, u64::saturating_add).min(largest.max(STRETCH_BYTES).saturating_mul(STRETCHES)),
+        DeviceKind::Cpu | DeviceKind::Metal => 0,
+    }
+}
+
 /// The outputs of the layers that are under way at once.
 fn under_way(model: &Model, load: Load, tokens: u64, requests: u64) -> u64 {
     let number = model.element.bytes() as u64;
@@ -117,12 +137,32 @@ fn under_way(model: &Model, load: Load, tokens: u64, requests: u64) -> u64 {
                 u64::try_from(outputs / u128::from(of_layer)).unwrap_or(u64::MAX)
             };
             let operations = times(load.device.commit_operations, OPERATIONS_OF_A_LAYER);
-            all.min(operations.min(times(load.device.commit_numbers, read)).max(largest))
+            let committed = operations.min(times(load.device.commit_numbers, read));
+            let paced = paced_layers(model, load, tokens).map_or(u64::MAX, |paced| (all / layers).saturating_mul(paced));
+            all.min(committed.min(paced).max(largest))
         }
     };
     // The hidden state between layers, and the embedding that it came from.
     let hidden = model.sizes.hidden.unwrap_or(0).saturating_mul(tokens).saturating_mul(requests).saturating_mul(2);
     numbers.saturating_add(hidden).saturating_mul(number)
+}
+
+/// Layers whose outputs are there at once where the engine paces MLX; `None` where it does not. Each stretch ends at a
+/// layer with a cache of ours.
+///
+/// Measured on an H200, of a model of 27 layers and chunks of 2,048 tokens: with stretches of 1, 2 and 4 layers 4.2, 6.2
+/// and 10.2 layers; and half of that in a prompt of one chunk, whose arrays are new to MLX: to allocate them takes about
+/// as long as to compute them.
+fn paced_layers(model: &Model, load: Load, tokens: u64) -> Option<u64> {
+    let is_paced = |layer: &Layer| layer.caches.iter().any(|cache| matches!(cache, Cache::Sequence(_)));
+    let paced = model.geometry.layers.iter().filter(|layer| is_paced(layer)).count() as u64;
+    if load.device.kind != DeviceKind::Cuda || tokens <= 1 || paced == 0 {
+        return None;
+    }
+    let layers = model.layers.len() as u64;
+    let stretch = STRETCH_TOKENS.div_ceil(tokens).saturating_mul(layers).div_ceil(paced);
+    let times = if load.prompt_tokens <= load.chunk_tokens { 1 } else { 2 };
+    Some(times * (stretch + 1))
 }
 
 /// Numbers that a layer's operations put out, each array once: what an operation can put in the place of its input

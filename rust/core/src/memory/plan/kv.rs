@@ -36,12 +36,16 @@ pub struct LayerBytes {
     /// What a prefill holds in windows beyond `kv_bytes`, until it ends.
     #[serde(skip)]
     pub prefill_bytes: u64,
-    /// What is there twice while the caches grow.
+    /// What is there twice while the cache grows. Layers grow one after another.
     #[serde(skip)]
     pub growth_bytes: u64,
-    /// What is there twice while a request joins a batch. Encoded caches stay where they are.
+    /// What is copied when a request joins a batch or leaves it, for all layers at once. Encoded caches stay where they
+    /// are.
     #[serde(skip)]
     pub joined_bytes: u64,
+    /// The same of caches that are copied one layer after another.
+    #[serde(skip)]
+    pub moved_bytes: u64,
     /// Encoded keys and values as they are for the moment in which attention reads them.
     #[serde(skip)]
     pub decoded_bytes: u64,
@@ -60,6 +64,7 @@ impl LayerBytes {
             prefill_bytes: self.prefill_bytes.saturating_mul(requests),
             growth_bytes: self.growth_bytes.saturating_mul(requests),
             joined_bytes: self.joined_bytes.saturating_mul(requests),
+            moved_bytes: self.moved_bytes.saturating_mul(requests),
             decoded_bytes: self.decoded_bytes.saturating_mul(requests),
         }
     }
@@ -95,6 +100,7 @@ pub(super) fn layer_bytes(shape: &LayerShape, geometry: &Geometry, how: Held) ->
         sum.prefill_bytes = sum.prefill_bytes.saturating_add(one.prefill_bytes);
         sum.growth_bytes = sum.growth_bytes.saturating_add(one.growth_bytes);
         sum.joined_bytes = sum.joined_bytes.saturating_add(one.joined_bytes);
+        sum.moved_bytes = sum.moved_bytes.saturating_add(one.moved_bytes);
         sum.decoded_bytes = sum.decoded_bytes.saturating_add(one.decoded_bytes);
     }
     sum
@@ -144,7 +150,7 @@ fn sequence_bytes(kv: &Kv, formats: KeyValue<Format>, how: Held) -> LayerBytes {
         sum.kv_used_bytes = plain_bytes(kv, tokens);
         sum.token_bytes = plain_bytes(kv, 1);
         sum.growth_bytes = plain_bytes(kv, before);
-        sum.joined_bytes = sum.kv_bytes;
+        sum.moved_bytes = sum.kv_bytes;
         return sum;
     }
     let (first, recent) = (u64::from(how.resolved.first_tokens), u64::from(how.resolved.recent_tokens));

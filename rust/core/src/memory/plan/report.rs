@@ -201,7 +201,7 @@ fn laid_out(model: &Model, resolved: &Resolved, request: &Request) -> Plan {
         kv_used_bytes: sums.used,
         kv_token_bytes: token_bytes,
         state: Amount { bytes: sums.state, source: state_source(sums.state, requests) },
-        activations: Amount { bytes: sums.activations(), source: activations_source(sums.moments, request) },
+        activations: Amount { bytes: sums.activations(), source: worst(sums.moments).0.to_owned() },
         moments: sums.moments,
         runtime: runtime(request),
         peak_bytes: sums.peak,
@@ -236,6 +236,7 @@ impl Sums {
         let load = Load {
             device: request.device,
             context_tokens: context,
+            prompt_tokens: context - answer_tokens(request),
             chunk_tokens: request.chunk_tokens.max(1),
             requests,
         };
@@ -244,11 +245,20 @@ impl Sums {
             let layers = layers.iter().map(|layer| layer.decoded_bytes / request.concurrency * requests);
             activations::decoded(request.device.kind, layers)
         };
+        let attended = activations::attended(request.device.kind, layers.iter().map(|layer| layer.moved_bytes));
+        let most = |of: fn(&LayerBytes) -> u64| layers.iter().map(of).max().unwrap_or(0);
+        let at_once = sum(|layer| layer.joined_bytes).saturating_add(state);
+        // What is padded to the batch's length is there besides what becomes of it.
+        let joined = at_once.saturating_add(most(|layer| layer.moved_bytes).saturating_mul(2));
+        let left = u128::from(at_once.saturating_add(sum(|layer| layer.moved_bytes))) * u128::from(requests - 1);
+        let step = activations::decode(model, load);
+        let decode_bytes = step.saturating_add(decoded(requests)).saturating_add(attended);
         let moments = Activations {
             prefill_bytes: activations::prefill(model, load).saturating_add(one_prefills).saturating_add(decoded(1)),
-            decode_bytes: activations::decode(model, load).saturating_add(decoded(requests)),
-            join_bytes: if requests > 1 { sum(|layer| layer.joined_bytes).saturating_add(state) } else { 0 },
-            growth_bytes: sum(|layer| layer.growth_bytes),
+            decode_bytes,
+            join_bytes: if requests > 1 { step.saturating_add(joined) } else { 0 },
+            leave_bytes: u64::try_from(left / u128::from(requests)).unwrap_or(u64::MAX).saturating_add(step),
+            growth_bytes: decode_bytes.saturating_add(most(|layer| layer.growth_bytes)),
         };
         let mut sums = Self {
             kv,
@@ -265,11 +275,24 @@ impl Sums {
         sums
     }
 
-    /// The worst moment. Caches are joined and grow in a step of decoding.
     fn activations(&self) -> u64 {
-        let Activations { prefill_bytes, decode_bytes, join_bytes, growth_bytes } = self.moments;
-        prefill_bytes.max(decode_bytes.saturating_add(join_bytes.max(growth_bytes)))
+        worst(self.moments).1
     }
+}
+
+/// The worst moment.
+fn worst(moments: Activations) -> (&'static str, u64) {
+    let Activations { prefill_bytes, decode_bytes, join_bytes, leave_bytes, growth_bytes } = moments;
+    [
+        ("caches grow past the room that was kept: an old and a new one are there at once", growth_bytes),
+        ("a request joins the batch: its caches and the batch's are copied into larger ones", join_bytes),
+        ("a request leaves the batch: the caches of those that stay are copied, and it has the old ones", leave_bytes),
+        ("a step of decoding: layers, logits and log probabilities", decode_bytes),
+        ("outputs of the layers that MLX has under way in a chunk", prefill_bytes),
+    ]
+    .into_iter()
+    .max_by_key(|(_, bytes)| *bytes)
+    .unwrap_or_default()
 }
 
 fn answer_tokens(request: &Request) -> u64 {
@@ -306,21 +329,6 @@ fn state_source(bytes: u64, requests: u64) -> String {
         return "no layer is recurrent".to_owned();
     }
     format!("arrays of the recurrent layers in `families.toml`, the same at any context, times {requests}")
-}
-
-fn activations_source(moments: Activations, request: &Request) -> String {
-    let Activations { prefill_bytes, decode_bytes, join_bytes, growth_bytes } = moments;
-    let decode = decode_bytes.saturating_add(join_bytes.max(growth_bytes));
-    if prefill_bytes >= decode {
-        return format!("outputs of the layers that MLX has under way in a chunk of {} tokens", request.chunk_tokens);
-    }
-    if join_bytes >= growth_bytes && join_bytes > 0 {
-        return "a request joins the batch: its caches and the batch's are copied into larger ones".to_owned();
-    }
-    if growth_bytes > 0 {
-        return "caches grow past the room that was kept: old and new ones are there at once".to_owned();
-    }
-    "a step of decoding: layers, logits and log probabilities".to_owned()
 }
 
 pub(super) fn verdict(peak: u64, memory: u64) -> Verdict {

@@ -97,7 +97,9 @@ fn a_plan_adds_up_and_counts_each_request_once() {
     assert_eq!(one.peak_bytes, one.weights.bytes + one.kv.bytes + one.state.bytes + one.activations.bytes);
     let five = planned(&model, "16", &request(8192, 5));
     assert_eq!((five.kv.bytes, five.kv_token_bytes), (5 * one.kv.bytes, token));
-    assert_eq!(five.moments.join_bytes, five.kv.bytes);
+    // Four of five are copied when one leaves, and it has all five; layers are joined one after another.
+    assert!(five.moments.leave_bytes > five.kv.bytes / 5 * 4);
+    assert!(five.moments.join_bytes < five.kv.bytes);
     assert_eq!(five.moments.prefill_bytes, one.moments.prefill_bytes);
 }
 
@@ -116,7 +118,7 @@ fn fewer_bits_take_fewer_bytes() {
 fn an_answer_past_its_place_makes_caches_grow() {
     let model = llama(&json!({}));
     let plan = planned(&model, "16", &Request { answer_tokens: Some(8000), ..request(8192, 1) });
-    assert!(plan.moments.growth_bytes > 0);
+    assert!(plan.moments.growth_bytes > plan.moments.decode_bytes);
     assert!(plan.kv.bytes > plan.kv_used_bytes);
 }
 
