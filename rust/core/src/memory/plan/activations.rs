@@ -114,7 +114,9 @@ pub(super) fn decoded(device: DeviceKind, layers: impl Iterator<Item = u64> + Cl
 pub(super) fn attended(device: DeviceKind, layers: impl Iterator<Item = u64> + Clone) -> u64 {
     let largest = layers.clone().max().unwrap_or(0);
     match device {
-        DeviceKind::Cuda => layers.fold(0, u64::saturating_add).min(largest.max(STRETCH_BYTES).saturating_mul(STRETCHES)),
+        DeviceKind::Cuda => {
+            layers.fold(0, u64::saturating_add).min(largest.max(STRETCH_BYTES).saturating_mul(STRETCHES))
+        }
         DeviceKind::Cpu | DeviceKind::Metal => 0,
     }
 }
@@ -138,7 +140,8 @@ fn under_way(model: &Model, load: Load, tokens: u64, requests: u64) -> u64 {
             };
             let operations = times(load.device.commit_operations, OPERATIONS_OF_A_LAYER);
             let committed = operations.min(times(load.device.commit_numbers, read));
-            let paced = paced_layers(model, load, tokens).map_or(u64::MAX, |paced| (all / layers).saturating_mul(paced));
+            let paced =
+                paced_layers(model, load, tokens).map_or(u64::MAX, |paced| (all / layers).saturating_mul(paced));
             all.min(committed.min(paced).max(largest))
         }
     };
