@@ -76,6 +76,15 @@ pub struct Activations {
     pub growth_bytes: u64,
 }
 
+impl Activations {
+    /// At the worst moment.
+    #[must_use]
+    pub fn most_bytes(&self) -> u64 {
+        let Self { prefill_bytes, decode_bytes, join_bytes, leave_bytes, growth_bytes } = *self;
+        prefill_bytes.max(decode_bytes).max(join_bytes).max(leave_bytes).max(growth_bytes)
+    }
+}
+
 /// What is being computed.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Load {

@@ -201,7 +201,7 @@ fn laid_out(model: &Model, resolved: &Resolved, request: &Request) -> Plan {
         kv_used_bytes: sums.used,
         kv_token_bytes: token_bytes,
         state: Amount { bytes: sums.state, source: state_source(sums.state, requests) },
-        activations: Amount { bytes: sums.activations(), source: worst(sums.moments).0.to_owned() },
+        activations: Amount { bytes: sums.activations(), source: activations_source(sums.moments, request) },
         moments: sums.moments,
         runtime: runtime(request),
         peak_bytes: sums.peak,
@@ -276,23 +276,8 @@ impl Sums {
     }
 
     fn activations(&self) -> u64 {
-        worst(self.moments).1
+        self.moments.most_bytes()
     }
-}
-
-/// The worst moment.
-fn worst(moments: Activations) -> (&'static str, u64) {
-    let Activations { prefill_bytes, decode_bytes, join_bytes, leave_bytes, growth_bytes } = moments;
-    [
-        ("caches grow past the room that was kept: an old and a new one are there at once", growth_bytes),
-        ("a request joins the batch: its caches and the batch's are copied into larger ones", join_bytes),
-        ("a request leaves the batch: the caches of those that stay are copied, and it has the old ones", leave_bytes),
-        ("a step of decoding: layers, logits and log probabilities", decode_bytes),
-        ("outputs of the layers that MLX has under way in a chunk", prefill_bytes),
-    ]
-    .into_iter()
-    .max_by_key(|(_, bytes)| *bytes)
-    .unwrap_or_default()
 }
 
 fn answer_tokens(request: &Request) -> u64 {
@@ -329,6 +314,23 @@ fn state_source(bytes: u64, requests: u64) -> String {
         return "no layer is recurrent".to_owned();
     }
     format!("arrays of the recurrent layers in `families.toml`, the same at any context, times {requests}")
+}
+
+fn activations_source(moments: Activations, request: &Request) -> String {
+    let most = moments.most_bytes();
+    if moments.prefill_bytes == most {
+        return format!("outputs of the layers that MLX has under way in a chunk of {} tokens", request.chunk_tokens);
+    }
+    let moment = if moments.decode_bytes == most {
+        "a step of decoding: layers, logits and log probabilities"
+    } else if moments.leave_bytes == most {
+        "a request leaves the batch: the caches of those that stay are copied, and it has the old ones"
+    } else if moments.join_bytes == most {
+        "a request joins the batch: its caches and the batch's are copied into larger ones"
+    } else {
+        "caches grow past the room that was kept: an old and a new one are there at once"
+    };
+    moment.to_owned()
 }
 
 pub(super) fn verdict(peak: u64, memory: u64) -> Verdict {
