@@ -1,15 +1,14 @@
 """One engine on an event loop and a thread of its own. `Engine`, `AsyncEngine` and the Rust host are faces of it.
 
-The fork's pool, its locks and its engine loop are bound to one event loop. Giving them a loop of ours makes the engine
-the same from a script, from a notebook whose loop runs already, from any async framework, and from Rust. Nothing here
-waits for a caller: events go to a `deliver` function on the loop's thread.
+The fork's pool, its locks and its engine loop are bound to one event loop. Giving them a loop of ours, `loop`'s, makes
+the engine the same from a script, from a notebook whose loop runs already, from any async framework, and from Rust.
+Nothing here waits for a caller: events go to a `deliver` function on the loop's thread.
 """
 
 import asyncio
 import concurrent.futures
 import contextlib
 import logging
-import os
 import threading
 from collections.abc import Coroutine, Iterable, Sequence
 from pathlib import Path
@@ -26,6 +25,7 @@ from hwledger_omlx.engine.events import Message
 from hwledger_omlx.engine.generation import LoadedModel
 from hwledger_omlx.engine.kv_cache import KvCache, folder_of, open_cache
 from hwledger_omlx.engine.kv_policy import KvSetting
+from hwledger_omlx.engine.loop import EngineLoop
 from hwledger_omlx.engine.model_folder import ModelFolder
 from hwledger_omlx.engine.request import GenerateRequest
 from hwledger_omlx.engine.running import Deliver, RunningRequests
@@ -57,22 +57,16 @@ class Session:
         self.config = config
         self._models: dict[str, LoadedModel] = {}
         self._running: RunningRequests | None = None
-        self._calls: set[concurrent.futures.Future[Any]] = set()
         self._default_model = ""
         self._kv_policy = config.kv_policy
         self._kv_cache: KvCache | None = None
         self._ledger: Ledger | None = None
         self._folders = request_ledger.ModelFolders()
-        self._pid = os.getpid()
-        self._lifecycle = threading.RLock()
         self._starting = threading.Lock()
-        self._closed = False
-        self._end_of_work: concurrent.futures.Future[None] | None = None
         self._loading: asyncio.Lock | None = None
         self._fork: LoadedFork | None = None
         self._pool: Any = None
-        self._loop: asyncio.AbstractEventLoop | None = None
-        self._thread: threading.Thread | None = None
+        self._loop = EngineLoop()
 
     # -- life cycle ---------------------------------------------------------------------------------------------
 
@@ -86,16 +80,17 @@ class Session:
             ForeignFolderError: another program's cache is there.
         """
         with self._starting:
-            if self._closed:
+            if self.closed:
                 raise EngineClosedError("this engine was closed; open a new one")
-            if self._loop is not None:
+            if self._loop.started:
                 return
             folder = None if self.config.model is None else model_folder.locate(self.config.model)
             self._fork = load(self.config.fork)
             for name in ("scheduler", "engine_pool", "engine.batched"):
                 upstream.module(name)
             self._fork.confirm()
-            self._start_loop()
+            self._loop.start()
+            process_exit.close_at_exit(self)
             try:
                 self._kv_cache = open_cache(self.config, self._address)
                 self._ledger = request_ledger.open_ledger(self.config, self._folders, predict)
@@ -111,31 +106,7 @@ class Session:
 
         Safe to call twice and from several threads: each call returns when all is done.
         """
-        with self._lifecycle:
-            self._closed = True
-            loop, thread = self._loop, self._thread
-            if loop is None or thread is None or os.getpid() != self._pid:
-                return
-            if self._end_of_work is None:
-                self._end_of_work = asyncio.run_coroutine_threadsafe(self._shut_down(), loop)
-                # Not after waiting for it: a wait that Ctrl-C ends must not end the work.
-                self._end_of_work.add_done_callback(lambda _: loop.call_soon_threadsafe(loop.stop))
-        try:
-            self._end_of_work.result()
-        finally:
-            if self._end_of_work.done():
-                thread.join()
-                with self._lifecycle:
-                    if not loop.is_closed():
-                        loop.close()
-                process_exit.is_closed(self)
-
-    def _start_loop(self) -> None:
-        loop = asyncio.new_event_loop()
-        self._thread = threading.Thread(target=loop.run_forever, name="hwledger-engine", daemon=True)
-        self._thread.start()
-        self._loop = loop
-        process_exit.close_at_exit(self)
+        self._loop.close(self._shut_down, lambda: process_exit.is_closed(self))
 
     async def _open_pool(self) -> None:
         limit = self.config.max_concurrent_requests
@@ -162,9 +133,6 @@ class Session:
                 await asyncio.to_thread(self._kv_cache.close)
             if self._ledger is not None:
                 await asyncio.to_thread(request_ledger.close, self._ledger)
-        for call in list(self._calls):
-            call.cancel()
-        await asyncio.get_running_loop().shutdown_default_executor()
 
     # -- what it is ---------------------------------------------------------------------------------------------
 
@@ -222,7 +190,7 @@ class Session:
     @property
     def closed(self) -> bool:
         """Whether `close` was called."""
-        return self._closed
+        return self._loop.closed
 
     # -- models -------------------------------------------------------------------------------------------------
 
@@ -325,15 +293,15 @@ class Session:
             EngineError: the engine was not started, or before the process forked.
             EngineClosedError: it was closed.
         """
-        with self._lifecycle:
-            self._open_loop()
+        with self._loop.held:
+            self._loop.require_open()
             models = list(self._models.values())
         return memory.report(models, self.cache, self.fork.hooks)
 
     def memory_ledgers(self) -> list[LayerMemory]:
         """The ledgers of the models that are loaded now; none when the engine is closed."""
-        with self._lifecycle:
-            return [] if self._closed else memory.ledgers(list(self._models.values()))
+        with self._loop.held:
+            return [] if self.closed else memory.ledgers(list(self._models.values()))
 
     # -- the pool -----------------------------------------------------------------------------------------------
 
@@ -372,8 +340,7 @@ class Session:
             deliver: takes each event on the engine's thread and must not block; the last is a `DoneEvent`, or the
                 exception that ended the request.
         """
-        with self._lifecycle:
-            self._open_loop().call_soon_threadsafe(self._begin, request, deliver)
+        self._loop.call_soon(self._begin, request, deliver)
         return request.request_id
 
     def cancel(self, request_id: str) -> bool:
@@ -389,12 +356,12 @@ class Session:
 
         Does not wait, so a finalizer may call it on any thread, the engine's own included.
         """
-        with self._lifecycle, contextlib.suppress(EngineError):
-            self._open_loop().call_soon_threadsafe(self._requests.end, request_id)
+        with contextlib.suppress(EngineError):
+            self._loop.call_soon(self._requests.end, request_id)
 
     def _begin(self, request: GenerateRequest, deliver: Deliver) -> None:
         try:
-            if self._closed:
+            if self.closed:
                 raise EngineClosedError("the engine was closed before it took the request")
             self._requests.begin(self._model(request.model, RequestError), request, deliver)
         except Error as error:
@@ -408,31 +375,13 @@ class Session:
 
     # -- the loop -----------------------------------------------------------------------------------------------
 
-    def _open_loop(self) -> asyncio.AbstractEventLoop:
-        """The loop, for use under `_lifecycle`: what is scheduled so runs before the engine shuts down."""
-        if os.getpid() != self._pid:
-            raise EngineError("this engine was opened before the process forked; open one in this process")
-        if self._closed:
-            raise EngineClosedError("this engine was closed; open a new one")
-        if self._loop is None:
-            raise EngineError("the engine was not started")
-        return self._loop
-
     def begin(self, work: Coroutine[Any, Any, T]) -> concurrent.futures.Future[T]:
         """Has a coroutine run on the engine's loop. Ends with the engine, at the latest.
 
         Raises:
             EngineClosedError: the engine is closed.
         """
-        try:
-            with self._lifecycle:
-                call = asyncio.run_coroutine_threadsafe(work, self._open_loop())
-                self._calls.add(call)
-        except Error:
-            work.close()
-            raise
-        call.add_done_callback(self._calls.discard)
-        return call
+        return self._loop.begin(work)
 
     def run(self, work: Coroutine[Any, Any, T]) -> T:
         """The result of a coroutine that runs on the engine's loop; waits, so call it on another thread.
@@ -440,7 +389,4 @@ class Session:
         Raises:
             EngineClosedError: the engine is closed, or was meanwhile.
         """
-        try:
-            return self.begin(work).result()
-        except concurrent.futures.CancelledError as error:
-            raise EngineClosedError("the engine was closed meanwhile") from error
+        return self._loop.run(work)
