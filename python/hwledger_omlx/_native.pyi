@@ -9,6 +9,7 @@ from typing import Self, TypeAlias, final
 from typing_extensions import Buffer
 
 __all__ = [
+    "HEARTBEAT_VARIABLE",
     "Codec",
     "EngineError",
     "Error",
@@ -46,6 +47,7 @@ __all__ = [
     "StoreWriteError",
     "Words",
     "__version__",
+    "beat_byte",
     "fingerprint_folder",
     "known_model_types",
     "kv_format_serves",
@@ -54,10 +56,13 @@ __all__ = [
     "namespace_digest",
     "parse_series",
     "series",
+    "supervise",
     "wait_for_memory_sample",
 ]
 
 __version__: str
+HEARTBEAT_VARIABLE: str
+"""The environment variable with the file descriptor of a supervised process's heartbeat."""
 
 class Error(Exception): ...
 class ForkError(Error): ...
@@ -827,3 +832,16 @@ def wait_for_memory_sample(seen: int, at_most_s: float) -> int:
 
     Returns what stands for the latest one.
     """
+
+def supervise(program: str | PathLike[str], arguments: Sequence[str], *, silence_s: float) -> int:
+    """Runs a program in a child, and again where its heartbeat says that it is stuck or falls silent for `silence_s`.
+
+    Returns its exit code when it ends by itself or is told to: its own, or 128 and the number of the signal. Hands
+    SIGTERM, SIGINT and SIGHUP on, and keeps them: the process is to end when this returns.
+
+    Raises:
+        EngineError: the program cannot be started.
+    """
+
+def beat_byte(kind: str) -> bytes:
+    """What a supervised process writes to its supervisor's pipe: `well`, `stuck` (start me anew) or `ending`."""

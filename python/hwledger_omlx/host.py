@@ -4,6 +4,7 @@ Requests and settings arrive as JSON text. Events leave as the objects they are:
 costs less than to make text of them and parse it.
 """
 
+import dataclasses
 import importlib.metadata
 import importlib.util
 import json
@@ -14,7 +15,8 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from hwledger_omlx import __version__, logs
+from hwledger_omlx import __version__, logs, signals
+from hwledger_omlx._native import LayerMemory
 from hwledger_omlx.engine.config import EngineConfig
 from hwledger_omlx.engine.events import Event
 from hwledger_omlx.engine.request import GenerateRequest
@@ -33,9 +35,27 @@ def prepare(stdout_to_stderr: bool) -> None:
     # The host ignores what would lead Python elsewhere; so shall the processes that Python starts.
     for variable in ("PYTHONHOME", "PYTHONPATH"):
         os.environ.pop(variable, None)
+    signals.leave_to_host()
     if stdout_to_stderr:
         sys.stdout = sys.stderr
     logs.configure(to_stderr=stdout_to_stderr)
+
+
+def command(arguments: list[str]) -> int:
+    """Runs a command line of `hwledger-omlx` on the calling thread, Python's main one, and returns its exit code."""
+    from hwledger_omlx import cli
+
+    return cli.run(arguments, program="hwledger-omlx-host")
+
+
+def end(number: int) -> None:
+    """A signal has come that asks the running command to end. Does not wait for the end."""
+    signals.end(number)
+
+
+def reload() -> None:
+    """SIGHUP has come. Does not wait."""
+    signals.reload()
 
 
 def open_session(config: str) -> Any:
@@ -53,6 +73,42 @@ def open_session(config: str) -> Any:
         raise EngineError(f"these are no settings of an engine: {error}") from error
     session.start()
     return session
+
+
+def open_server(config: str) -> Any:
+    """A server that takes requests, of the settings in `config`: a JSON object with the fields of `ServerSettings`.
+
+    Raises:
+        Error: whatever `Server.start` raises, and EngineError for settings that cannot be.
+    """
+    from hwledger_omlx.engine.session import Session
+    from hwledger_omlx.serve.server import Server
+    from hwledger_omlx.serve.settings import ServerSettings
+
+    settings = json.loads(config)
+    try:
+        engine = EngineConfig(**settings.pop("engine"))
+        folders = tuple(map(Path, settings.pop("model_dirs")))
+        wanted = ServerSettings(engine=engine, model_dirs=folders, **settings)
+    except (TypeError, KeyError) as error:
+        raise EngineError(f"these are no settings of a server: {error}") from error
+    server = Server(wanted, memory=Session.memory, dropped_rows=lambda: server.session.ledger.stats().dropped_rows)
+    server.start()
+    return server
+
+
+def health(server: Any) -> str:
+    """What `/health` says of a started server, as JSON."""
+    return json.dumps(server.health.report())
+
+
+def memory_ledger(session: Any, model: str | None) -> LayerMemory | None:
+    """The samples of the model that a request names; None where it has none, or there is no such model."""
+    from hwledger_omlx.engine import memory as engine_memory
+
+    loaded = session.loaded
+    chosen = loaded.get(model) if model else next(iter(loaded.values()), None)
+    return None if chosen is None else next(iter(engine_memory.ledgers([chosen])), None)
 
 
 def report(session: Any) -> str:
@@ -77,6 +133,23 @@ def cache_stats(session: Any) -> str | None:
     """What the KV cache of a started session did and holds, as JSON; None unless it is ours."""
     stats: str | None = session.cache.stats_json()
     return stats
+
+
+def cache_flush(session: Any) -> None:
+    """Returns when everything that the cache accepted is on disk."""
+    session.cache.flush()
+
+
+def cache_purge(session: Any, model: str | None) -> str:
+    """Forgets every prompt, or those of one model; what went, as JSON."""
+    return json.dumps(dataclasses.asdict(session.cache.purge(model)))
+
+
+def cache_pin(session: Any, prompt: str, keep: bool, model: str | None, tenant: str) -> int:
+    """Keeps what is stored of a prompt, or takes that back; how many tokens. The prompt is JSON."""
+    act = session.cache.pin if keep else session.cache.unpin
+    tokens: int = act(json.loads(prompt), model=model, tenant=tenant)
+    return tokens
 
 
 def memory(session: Any) -> str:

@@ -5,6 +5,7 @@ Whatever hwledger-omlx raises on purpose becomes one line on standard error and 
 
 import signal
 import sys
+from collections.abc import Sequence
 
 import typer
 
@@ -56,12 +57,25 @@ def options(
 
 def main() -> None:
     """Entry point of the console script."""
-    logs.configure(to_stderr=True)
     # So that engines are closed and temporary folders removed, as on Ctrl-C.
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM))
+    sys.exit(run(sys.argv[1:]))
+
+
+def run(arguments: Sequence[str], *, program: str | None = None) -> int:
+    """Runs a command line in this process, which is a program's and not a library's; its exit code.
+
+    Args:
+        arguments: all but the program.
+        program: its name in what is said; None for the one that runs.
+    """
+    logs.configure(to_stderr=True)
     try:
-        app()
+        app(args=list(arguments), prog_name=program)
+    except SystemExit as end:
+        return end.code if isinstance(end.code, int) else int(end.code is not None)
     except Error as error:
         sys.stdout.flush()
         typer.echo(f"hwledger-omlx: {error}", err=True)
-        sys.exit(2)
+        return 2
+    return 0

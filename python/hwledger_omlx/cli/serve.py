@@ -1,17 +1,18 @@
 """`hwledger-omlx serve`: the fork's HTTP server on our engine, with the flags of `omlx serve` where that has them."""
 
-import os
-import signal
-from collections.abc import Callable
 from enum import StrEnum
 from pathlib import Path
-from types import FrameType
 from typing import Annotated
 
 import typer
 
-from hwledger_omlx import EngineConfig, PagedCache, logs
+from hwledger_omlx import EngineConfig, PagedCache, logs, signals, supervision
 from hwledger_omlx.cli import options
+
+_TO_CLOSE_S = 30.0
+"""What the engine may take to close, beyond the time that answers have to end."""
+_LONGEST_START_S = 60.0
+"""What Python may take to import all there is, before the first heartbeat."""
 
 
 class LogLevel(StrEnum):
@@ -59,6 +60,12 @@ def serve(
     ] = 20.0,
     stuck_after: Annotated[
         float, typer.Option("--stuck-after-seconds", help="Without a sign of life so long, /health says stuck.")
+    ] = 10.0,
+    restart_stuck: Annotated[
+        bool, typer.Option("--restart-stuck", help="Under a supervisor, which ends and starts again what is stuck.")
+    ] = False,
+    restart_after: Annotated[
+        float, typer.Option("--restart-after-seconds", help="Stuck or silent for so long, it is started again.")
     ] = 60.0,
     log_level: Annotated[
         LogLevel | None, typer.Option("--log-level", help="Without, HWLEDGER_OMLX_LOG or warning.")
@@ -72,6 +79,8 @@ def serve(
 
     if log_level is not None:
         logs.configure(to_stderr=True, level=log_level.value)
+    if restart_stuck and not supervision.is_supervised():
+        raise typer.Exit(supervision.supervise_this_command(silence_s=max(_LONGEST_START_S, restart_after)))
     folders = folders_of(model_dir)
     cache = None if no_cache else PagedCache(quota_bytes=quota, hot_bytes=hot)
     engine = EngineConfig(
@@ -91,23 +100,14 @@ def serve(
         api_key=api_key,
         shutdown_s=shutdown,
         stuck_after_s=stuck_after,
+        restart_after_s=restart_after,
     )
     server = Server(settings, memory=Session.memory, dropped_rows=lambda: server.session.ledger.stats().dropped_rows)
-    with server:
-        _end_on_signals(server.end_soon)
-        typer.echo(f"{server.url} serves {', '.join(server.model_ids) or 'no model yet'}")
-        server.wait()
-
-
-def _end_on_signals(end_soon: Callable[[], None]) -> None:
-    told = False
-
-    def end(number: int, _: FrameType | None) -> None:
-        nonlocal told
-        if told:
-            os._exit(128 + number)  # the store opens all the same
-        told = True
-        end_soon()
-
-    for each in (signal.SIGINT, signal.SIGTERM):
-        signal.signal(each, end)
+    with signals.handled():
+        server.start()
+        with signals.answered(server.end_soon, within_s=shutdown + _TO_CLOSE_S, flush=server.flush):
+            try:
+                typer.echo(f"{server.url} serves {', '.join(server.model_ids) or 'no model yet'}")
+                server.wait()
+            finally:
+                server.stop()

@@ -4,7 +4,6 @@ The one place of `serve/` that knows the names of the fork's server. Everything 
 """
 
 import argparse
-import asyncio
 import contextlib
 import logging
 from collections.abc import AsyncIterator, Iterator
@@ -21,7 +20,6 @@ from hwledger_omlx.engine.session import Session
 from hwledger_omlx.errors import EngineError, Error, KvPolicyError, ModelError, ModelNotFoundError, RequestError
 from hwledger_omlx.fork.home import fork_home
 from hwledger_omlx.serve.health import Health
-from hwledger_omlx.serve.heartbeat import Heartbeat
 from hwledger_omlx.serve.metrics import Metrics
 from hwledger_omlx.serve.settings import ServerSettings
 
@@ -95,17 +93,13 @@ class ForkServer:
         """Every model that a request may name."""
         return list(self._session.pool.get_model_ids())
 
-    def application(self, metrics: Metrics, health: Health, heartbeat: Heartbeat) -> ASGIApp:
+    def application(self, metrics: Metrics, health: Health) -> ASGIApp:
         """What is served."""
 
         @contextlib.asynccontextmanager
         async def lifespan(_: FastAPI) -> AsyncIterator[None]:
             async with self._server.lifespan(self._app):
-                watching = asyncio.create_task(heartbeat.watch())
-                try:
-                    yield
-                finally:
-                    watching.cancel()
+                yield
 
         outer = FastAPI(lifespan=lifespan, openapi_url=None, docs_url=None, redoc_url=None)
 

@@ -13,12 +13,14 @@ import uvicorn
 
 from hwledger_omlx.engine import model_folder
 from hwledger_omlx.engine.session import Session
-from hwledger_omlx.errors import EngineError
+from hwledger_omlx.errors import EngineError, Error
 from hwledger_omlx.serve.app import ForkServer
 from hwledger_omlx.serve.health import Health
 from hwledger_omlx.serve.heartbeat import Heartbeat
 from hwledger_omlx.serve.metrics import Metrics, Report
 from hwledger_omlx.serve.settings import ServerSettings
+from hwledger_omlx.serve.watch import Watch
+from hwledger_omlx.supervision import pipe_to_supervisor
 
 _LONGEST_SLEEP_S = 0.25
 
@@ -40,7 +42,15 @@ class Server:
         dropped_rows: Callable[[], Mapping[str, int]] | None = None,
     ) -> None:
         self.settings = settings
-        self.session = Session(settings.engine)
+        self.session = session = Session(settings.engine)
+        self.heartbeat = Heartbeat(lambda: session.loaded, settings.stuck_after_s, ask_loop=self._ask_loop)
+        self._watch = Watch(
+            self.heartbeat,
+            supervisor=pipe_to_supervisor(),
+            restart_after_s=settings.restart_after_s,
+            flush=self.flush,
+        )
+        self.health: Health | None = None
         self._memory = memory
         self._dropped_rows = dropped_rows
         self._metrics: Metrics | None = None
@@ -57,7 +67,12 @@ class Server:
             RequestError: the server would listen beyond this machine without an API key.
             Error: whatever `Session.start` and `Session.load` raise.
         """
-        listening = self.settings.listen()
+        self._watch.start()
+        try:
+            listening = self.settings.listen()
+        except BaseException:
+            self._watch.stop()
+            raise
         try:
             self._start(listening)
         except BaseException:
@@ -75,8 +90,7 @@ class Server:
         for folder in folders:
             session.load(folder.path)
         session.run(_called(fork.offer))
-        heartbeat = Heartbeat(lambda: session.loaded, settings.stuck_after_s)
-        health = Health(session, heartbeat)
+        health = self.health = Health(session, self.heartbeat)
         memory = self._memory
         self._metrics = Metrics(
             session,
@@ -86,7 +100,7 @@ class Server:
         )
         serving = self._uvicorn = _Uvicorn(
             uvicorn.Config(
-                fork.application(self._metrics, health, heartbeat),
+                fork.application(self._metrics, health),
                 log_config=None,
                 access_log=logging.getLogger("uvicorn.access").isEnabledFor(logging.DEBUG),
                 lifespan="on",
@@ -116,6 +130,7 @@ class Server:
 
     def end_soon(self) -> None:
         """Has the server take no more requests and end with those under way. Does not wait; a signal handler may."""
+        self._watch.ending()
         if self._uvicorn is not None:
             self._uvicorn.should_exit = True
 
@@ -133,6 +148,10 @@ class Server:
                 pass
             serving.result()
 
+    def flush(self) -> None:
+        """Has the KV cache write to the disk what it has accepted. Does not need the engine's thread."""
+        self.session.cache.flush()
+
     def stop(self) -> None:
         """Ends the server: answers under way have `shutdown_s`; then the engine is closed. Safe to call twice."""
         try:
@@ -146,6 +165,13 @@ class Server:
             fork, self._fork = self._fork, None
             if fork is not None:
                 fork.release()
+            self._watch.stop()
+
+    def _ask_loop(self) -> "concurrent.futures.Future[None] | None":
+        try:
+            return self.session.begin(_called(lambda: None))
+        except Error:  # not started yet, or closed
+            return None
 
     def __enter__(self) -> Self:
         self.start()

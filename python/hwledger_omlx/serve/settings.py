@@ -31,15 +31,17 @@ class ServerSettings:
     """What requests must carry; None for the key of the admin page's settings, if there is one."""
     shutdown_s: float = 20.0
     """How long answers under way may take to end once the server is told to stop."""
-    stuck_after_s: float = 60.0
+    stuck_after_s: float = 10.0
     """How long requests may wait for a sign of life before the server calls itself stuck."""
+    restart_after_s: float = 60.0
+    """How long it may be stuck before it asks its supervisor, where it has one, for a new start."""
 
     def __post_init__(self) -> None:
         if self.engine.model is not None:
             raise EngineError("a server's models are named in models=, not in the engine's settings")
         if not 0 <= self.port <= 65535:
             raise EngineError(f"port must be from 0 to 65535, not {self.port}")
-        for name in ("shutdown_s", "stuck_after_s"):
+        for name in ("shutdown_s", "stuck_after_s", "restart_after_s"):
             if not getattr(self, name) > 0:
                 raise EngineError(f"{name} must be a number of seconds above 0, not {getattr(self, name)!r}")
         for folder in self.model_dirs:

@@ -5,3 +5,5 @@ pub mod memory;
 pub mod quant;
 pub mod series;
 pub mod store;
+#[cfg(unix)]
+pub mod supervise;

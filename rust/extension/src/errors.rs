@@ -8,6 +8,7 @@ use hwledger_omlx_core::quant::policy::PolicyError;
 use hwledger_omlx_core::series::SeriesError as CoreSeriesError;
 use hwledger_omlx_core::store::StoreError as CoreStoreError;
 use hwledger_omlx_core::store::identity::IdentityError;
+use hwledger_omlx_core::supervise::SuperviseError;
 use pyo3::create_exception;
 use pyo3::exceptions::{PyException, PyFileNotFoundError, PyOSError, PyValueError};
 use pyo3::prelude::*;
@@ -125,6 +126,7 @@ pub(crate) enum Raised {
     Policy(PolicyError),
     Ledger(CoreLedgerError),
     Ingest(IngestError),
+    Supervise(SuperviseError),
     Json(serde_json::Error),
 }
 
@@ -164,6 +166,12 @@ impl From<IngestError> for Raised {
     }
 }
 
+impl From<SuperviseError> for Raised {
+    fn from(error: SuperviseError) -> Self {
+        Self::Supervise(error)
+    }
+}
+
 impl From<serde_json::Error> for Raised {
     fn from(error: serde_json::Error) -> Self {
         Self::Json(error)
@@ -179,6 +187,7 @@ impl From<Raised> for PyErr {
             Raised::Identity(error) => ModelError::new_err(described(&error)),
             Raised::Policy(error) => twofold(kv_policy_error, described(&error), None),
             Raised::Ledger(error) => ledger_error(&error),
+            Raised::Supervise(error) => EngineError::new_err(described(&error)),
             Raised::Json(error) => StoreError::new_err(format!("a report cannot be told: {error}")),
         }
     }

@@ -19,10 +19,13 @@ mod plan;
 mod saving;
 mod series;
 mod store;
+mod supervise;
 mod tokens;
 
 /// Base of the package's exceptions. The host, which links this crate, tells them from others by it.
 pub use errors::Error;
+/// The ledger of a model's memory as Python has it, which the host reads without Python.
+pub use memory::LayerMemory;
 
 use pyo3::prelude::*;
 
@@ -57,6 +60,8 @@ pub mod native {
     use super::series::{Hook, lock_manifest, parse_series, series};
     #[pymodule_export]
     use super::store::Store;
+    #[pymodule_export]
+    use super::supervise::{beat_byte, supervise};
 
     use super::{Bound, PyModule, PyResult};
 
@@ -64,6 +69,10 @@ pub mod native {
     #[pymodule_export]
     #[allow(non_upper_case_globals, reason = "Python's name for it")]
     const __version__: &str = env!("CARGO_PKG_VERSION");
+
+    /// The environment variable with the file descriptor of a supervised process's heartbeat.
+    #[pymodule_export]
+    const HEARTBEAT_VARIABLE: &str = hwledger_omlx_core::supervise::HEARTBEAT_VARIABLE;
 
     #[pymodule_init]
     fn init(module: &Bound<'_, PyModule>) -> PyResult<()> {

@@ -24,6 +24,8 @@
 #[cfg(not(unix))]
 compile_error!("the host runs on Linux and macOS, where MLX does");
 
+mod buffer;
+mod cache;
 mod config;
 mod doctor;
 mod embed;
@@ -34,11 +36,13 @@ mod exit;
 mod host;
 mod lane;
 mod request;
+mod server;
 mod session;
 mod stream;
 mod venv;
 
-pub use config::{CacheKind, EngineConfig};
+pub use cache::Purged;
+pub use config::{CacheKind, EngineConfig, RequestLedger};
 pub use doctor::{Device, Distribution, DoctorReport};
 pub use engine::{Engine, ForkReport, HookReport};
 pub use error::{Error, Raised, StartupError};
@@ -51,5 +55,6 @@ pub use hwledger_omlx_core::memory::live::MemoryReport;
 /// What a KV cache says of itself. Sizes are bytes, times microseconds.
 pub use hwledger_omlx_core::store::{StoreState, StoreStats as CacheStats};
 pub use request::{GenerateRequest, Prompt};
+pub use server::{ServeConfig, Server};
 pub use stream::EventStream;
 pub use venv::{FoundBy, Venv, linked_python};
