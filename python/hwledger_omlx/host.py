@@ -11,6 +11,7 @@ import json
 import os
 import platform
 import sys
+import uuid
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -20,7 +21,7 @@ from hwledger_omlx._native import LayerMemory
 from hwledger_omlx.engine.config import EngineConfig
 from hwledger_omlx.engine.events import Event
 from hwledger_omlx.engine.request import GenerateRequest
-from hwledger_omlx.errors import EngineError, Error
+from hwledger_omlx.errors import EngineError, Error, RequestError
 
 Sink = Callable[[Event | BaseException], None]
 """Takes each event of a request, and the exception that ends it, on the engine's thread. Of the host; never blocks."""
@@ -127,6 +128,41 @@ def submit(session: Any, request: str, sink: Sink) -> str:
     prompt = fields.pop("prompt")
     request_id: str = session.submit(GenerateRequest.parse(prompt, **fields), sink)
     return request_id
+
+
+def bench_prompts(
+    session: Any, model: str | None, tokens: int, count: int, seed: int
+) -> tuple[str, list[str]]:
+    """A tenant that nobody else is, and prompts for a model: the same for the same seed.
+
+    Raises:
+        RequestError: no such model is loaded, or no prompt is asked for.
+        HarnessError: the model's tokenizer cannot make prompts.
+    """
+    from hwledger_omlx.measure.prompts import Prompts
+
+    models = session.models
+    chosen = models.get(model) if model else next(iter(models.values()), None)
+    if chosen is None:
+        raise RequestError(f"no model {model!r} is loaded (loaded: {', '.join(models) or 'none'})")
+    if tokens < 1 or count < 1:
+        raise RequestError("a benchmark takes at least one request of one token")
+    prompts = Prompts(chosen.path)
+    return f"bench-{uuid.uuid4().hex}", [prompts.make(tokens, seed, number) for number in range(count)]
+
+
+def stamp_tokens() -> None:
+    """Stamps every token that leaves an engine from now on."""
+    from hwledger_omlx.measure import token_stamps
+
+    token_stamps.install()
+
+
+def token_stamps() -> list[tuple[int, int, int]]:
+    """The stamps since the last time."""
+    from hwledger_omlx.measure import token_stamps
+
+    return token_stamps.take()
 
 
 def cache_stats(session: Any) -> str | None:

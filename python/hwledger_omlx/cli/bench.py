@@ -194,6 +194,34 @@ def plan(
     finish(report, as_json=as_json, check=check)
 
 
+@bench_app.command()
+def host(
+    model: Annotated[
+        str | None,
+        typer.Option("--model", "-m", help="Model folder or Hugging Face id.", show_default="the shipped model"),
+    ] = None,
+    host_binary: Annotated[
+        Path | None,
+        typer.Option(help="The program hwledger-omlx-host.", show_default="on the path, or in the checkout's target"),
+    ] = None,
+    rounds: Rounds = 5,
+    max_tokens: Annotated[int, typer.Option(min=8, help="Tokens of each request.")] = 128,
+    fork: options.Fork = None,
+    as_json: options.Json = False,
+    check: Check = False,
+) -> None:
+    """A token's way from the engine to a Rust program, in one process and by HTTP. Bar: at most 50 µs in process.
+
+    Prints a table, or with --json the results as bench engine has them.
+    """
+    from hwledger_omlx.measure.host_bench import HostBench
+
+    bench = HostBench(model=model, host=host_binary, fork=fork, rounds=rounds, max_tokens=max_tokens)
+    with progress_of_turns("bench host") as on_turn:
+        report = bench.run(on_turn)
+    finish(report, as_json=as_json, check=check)
+
+
 def finish(report: Report, *, as_json: bool, check: bool) -> None:
     """Prints the report and sets the exit code: 1 for a missed bar where `check` asks for it."""
     report.print(as_json=as_json)

@@ -214,6 +214,27 @@ impl Host {
         asked.wait().await
     }
 
+    /// Has every token stamped when it leaves the engine, for measurements of what follows. Cannot be taken back.
+    ///
+    /// # Errors
+    /// [`Error::Fork`] where the fork in use lacks what is stamped.
+    pub async fn stamp_tokens(&self) -> Result<(), Error> {
+        let host = self.clone();
+        let asked = self.0.calls.call(move |py| host.0.module.bind(py).call_method0("stamp_tokens").map(drop));
+        asked.wait().await
+    }
+
+    /// The stamps since the last time: tokens and characters that the request had by then, and nanoseconds of the
+    /// monotonic clock.
+    ///
+    /// # Errors
+    /// [`Error::Python`] if they cannot be told.
+    pub async fn token_stamps(&self) -> Result<Vec<(usize, usize, u64)>, Error> {
+        let host = self.clone();
+        let asked = self.0.calls.call(move |py| host.0.module.bind(py).call_method0("token_stamps")?.extract());
+        asked.wait().await
+    }
+
     /// Closes every open engine: cancels what runs, flushes the caches, joins the threads. The interpreter stays, and
     /// further engines can be opened; a program that is done calls [`crate::exit`] next.
     ///

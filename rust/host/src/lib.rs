@@ -24,6 +24,7 @@
 #[cfg(not(unix))]
 compile_error!("the host runs on Linux and macOS, where MLX does");
 
+mod bench;
 mod buffer;
 mod cache;
 mod config;
@@ -41,6 +42,7 @@ mod session;
 mod stream;
 mod venv;
 
+pub use bench::{BenchAnswer, BenchReport, BenchRequest};
 pub use cache::Purged;
 pub use config::{CacheKind, EngineConfig, RequestLedger};
 pub use doctor::{Device, Distribution, DoctorReport};

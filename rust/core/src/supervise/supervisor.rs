@@ -77,7 +77,9 @@ enum End {
 pub fn supervise(wanted: &Supervision) -> Result<i32, SuperviseError> {
     let (told, happenings) = channel();
     let teller = told.clone();
-    let _signals = Watched::begin(move |signal| drop(teller.send(Happening::Signal(signal))))
+    let _signals = Watched::begin(move |signal| {
+        let _ = teller.send(Happening::Signal(signal));
+    })
         .map_err(|source| SuperviseError::System { what: "handler of signals", source })?;
     let mut supervisor = Supervisor { wanted, happenings, asked: None };
     let mut short_lives = 0;

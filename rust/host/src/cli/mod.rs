@@ -5,6 +5,7 @@ mod doctor;
 mod generate;
 mod log;
 mod signals;
+mod token_times;
 
 use std::fmt::Display;
 use std::path::PathBuf;
@@ -35,13 +36,16 @@ enum Command {
     Rpc(command::Arguments),
     /// Examine interpreter, environment, fork, patches and device.
     Doctor(doctor::Arguments),
+    /// Print when each token of a request came, for `hwledger-omlx bench host`.
+    #[command(hide = true)]
+    TokenTimes(token_times::Arguments),
 }
 
 impl Command {
     fn kind(&self) -> signals::Kind {
         match self {
             Self::Serve(_) | Self::Rpc(_) => signals::Kind::Service,
-            Self::Generate(_) | Self::Doctor(_) => signals::Kind::Task,
+            Self::Generate(_) | Self::Doctor(_) | Self::TokenTimes(_) => signals::Kind::Task,
         }
     }
 }
@@ -108,6 +112,7 @@ pub(crate) fn run() -> i32 {
             Command::Serve(arguments) => command::run(command::Name::Serve, arguments, &mut signals).await,
             Command::Rpc(arguments) => command::run(command::Name::Rpc, arguments, &mut signals).await,
             Command::Doctor(arguments) => doctor::run(arguments, &mut signals).await,
+            Command::TokenTimes(arguments) => token_times::run(arguments, &mut signals).await,
         }
     });
     // Its blocking threads may be deep in Python; the process ends without them.
