@@ -2,6 +2,7 @@
 
 mod arrays;
 mod codec;
+mod config;
 mod entry;
 mod errors;
 mod held;
@@ -31,6 +32,8 @@ use pyo3::prelude::*;
 pub mod native {
     #[pymodule_export]
     use super::codec::Codec;
+    #[pymodule_export]
+    use super::config::{is_kv_policy_file, load_config};
     #[pymodule_export]
     use super::errors::{
         EngineError, Error, ForeignFolderError, ForkError, HarnessError, LedgerClosedError, LedgerError,
