@@ -49,6 +49,8 @@ pub mod native {
     #[pymodule_export]
     use super::ledger::Ledger;
     #[pymodule_export]
+    use super::logs::log_level_changed;
+    #[pymodule_export]
     use super::matching::{Match, Restored};
     #[pymodule_export]
     use super::memory::{LayerMemory, MemoryTables, Words, memory_report, wait_for_memory_sample};
