@@ -24,6 +24,7 @@ from hwledger_omlx.engine.events import (
     Usage,
 )
 from hwledger_omlx.errors import (
+    ConfigError,
     EngineClosedError,
     EngineError,
     Error,
@@ -63,6 +64,7 @@ __all__ = [
     "AsyncEngine",
     "Cache",
     "CacheStats",
+    "ConfigError",
     "DoneEvent",
     "Engine",
     "EngineClosedError",

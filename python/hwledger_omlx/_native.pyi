@@ -11,6 +11,7 @@ from typing_extensions import Buffer
 __all__ = [
     "HEARTBEAT_VARIABLE",
     "Codec",
+    "ConfigError",
     "EngineError",
     "Error",
     "ForeignFolderError",
@@ -49,9 +50,12 @@ __all__ = [
     "__version__",
     "beat_byte",
     "fingerprint_folder",
+    "is_kv_policy_file",
     "known_model_types",
     "kv_format_serves",
+    "load_config",
     "lock_manifest",
+    "log_level_changed",
     "memory_report",
     "namespace_digest",
     "parse_series",
@@ -71,6 +75,7 @@ class ModelError(Error): ...
 class RequestError(Error): ...
 class EngineError(Error): ...
 class HarnessError(Error): ...
+class ConfigError(Error, ValueError): ...
 class KvPolicyError(Error, ValueError): ...
 class StoreError(Error): ...
 class StoreInUseError(StoreError): ...
@@ -239,6 +244,24 @@ class Store:
     @property
     def closed(self) -> bool:
         """Whether `close` was called on this handle."""
+
+    def set_limits(
+        self,
+        *,
+        quota_bytes: int,
+        hot_bytes: int,
+        min_free_bytes: int,
+        daily_write_bytes: int | None = None,
+        ttl_seconds: float | None = None,
+    ) -> None:
+        """Puts other limits in force, for all who have the store open, and returns when what is stored fits them.
+
+        What running requests hold may keep a smaller quota from being met until they end.
+
+        Raises:
+            StoreConfigError: the quota is smaller than the segments that the store was opened with.
+            StoreClosedError: it is closed.
+        """
 
     def lookup(self, namespace: bytes, tokens: _TokenIds, limit: int | None = None, *, label: str = "") -> Match:
         """The longest stored prefix of `tokens`, token by token. Trouble of the store is a match of nothing.
@@ -664,6 +687,24 @@ class Saved:
 
 def known_model_types() -> list[str]:
     """Every `model_type` of config.json whose layers are known."""
+
+def load_config(file: str | PathLike[str] | None, variables: Sequence[tuple[str, str]], flags_json: str) -> str:
+    """What a file, environment variables and flags say together, as JSON: `entries` and `warnings`.
+
+    Args:
+        file: a `hwledger.toml`; None for none.
+        variables: names and texts, those of others too.
+        flags_json: a list of pairs: a flag of `hwledger-omlx serve`, and what was given.
+
+    Raises:
+        ConfigError: something cannot be; the message has where it was given and what would be right.
+    """
+
+def is_kv_policy_file(text: str) -> bool:
+    """Whether a text that is to say a KV policy is the path of a file that has it: a TOML or JSON file."""
+
+def log_level_changed(level: str) -> None:
+    """Lets what Rust has to say through at another level, which Python's loggers were set to before."""
 
 def kv_format_serves(held: str, wanted: str) -> bool:
     """Whether numbers that were held in one format lose nothing more that matters by being held in another.

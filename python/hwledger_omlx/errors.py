@@ -4,6 +4,7 @@ Every one is a `hwledger_omlx.Error`; its message says what was wrong and what t
 """
 
 from hwledger_omlx._native import (
+    ConfigError,
     EngineError,
     Error,
     ForeignFolderError,
@@ -29,6 +30,7 @@ from hwledger_omlx._native import (
 )
 
 __all__ = [
+    "ConfigError",
     "EngineClosedError",
     "EngineError",
     "Error",

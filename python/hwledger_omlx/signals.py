@@ -1,8 +1,8 @@
 """SIGTERM, SIGINT and SIGHUP, for a command that runs until it is told to end.
 
-The first SIGTERM or SIGINT asks it to end, and gives it a while for that; a second one ends the process at once, as does
-the first before there is anything to end. Either way the store opens the next time: it is safe against worse. SIGHUP has
-it read its configuration again.
+The first SIGTERM or SIGINT asks it to end, and gives it a while for that; a second one ends the process at once, as
+does the first before there is anything to end. Either way the store opens the next time: it is safe against worse.
+SIGHUP has it read its configuration again.
 
 The wheel's command handles them here. The Rust host has handlers of its own, which need no interpreter to end the
 process; for the rest they come here by `end` and `reload`.

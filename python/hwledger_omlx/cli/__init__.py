@@ -13,6 +13,7 @@ from hwledger_omlx import Error, __version__, logs
 from hwledger_omlx.cli.bench import bench_app
 from hwledger_omlx.cli.cache import cache_app
 from hwledger_omlx.cli.chat import chat
+from hwledger_omlx.cli.config import config_app
 from hwledger_omlx.cli.demo import demo
 from hwledger_omlx.cli.generate import generate
 from hwledger_omlx.cli.kv import kv_app
@@ -37,6 +38,7 @@ app.command()(top)
 app.command()(plan)
 app.add_typer(patches_app, name="patches")
 app.add_typer(cache_app, name="cache")
+app.add_typer(config_app, name="config")
 app.add_typer(kv_app, name="kv")
 app.add_typer(ledger_app, name="ledger")
 app.add_typer(bench_app, name="bench")

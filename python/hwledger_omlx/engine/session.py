@@ -10,7 +10,7 @@ import concurrent.futures
 import contextlib
 import logging
 import threading
-from collections.abc import Coroutine, Iterable, Sequence
+from collections.abc import Coroutine, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, TypeVar, cast
 
@@ -59,6 +59,7 @@ class Session:
         self._running: RunningRequests | None = None
         self._default_model = ""
         self._kv_policy = config.kv_policy
+        self._kv_policies = config.kv_policies
         self._kv_cache: KvCache | None = None
         self._ledger: Ledger | None = None
         self._folders = request_ledger.ModelFolders()
@@ -236,7 +237,7 @@ class Session:
     async def _adopt(self, model_id: str) -> None:
         """Takes in a model that the pool has loaded, for us or for a request of the fork's server."""
         cache, hooks = self._opened_cache, self.fork.hooks
-        model = await adopted(self._pool, model_id, cache, lambda: self._kv_policy, hooks)
+        model = await adopted(self._pool, model_id, cache, lambda: self._kv_policy_for(model_id), hooks)
         if model is not None:
             self._folders.add(model.folder)
             self._models[model_id] = model
@@ -274,7 +275,25 @@ class Session:
             for each in fitted:
                 each.put_in_force()
             if model_id is None:
-                self._kv_policy = policy
+                self._kv_policy, self._kv_policies = policy, {}
+
+    async def set_kv_policies(self, policy: KvPolicy, of_models: Mapping[str, KvPolicy]) -> None:
+        """Has requests that begin from now on run at a policy, or at that of their model; on the engine's loop.
+
+        Raises:
+            KvPolicyError: a model cannot take its policy. Then nothing has changed.
+        """
+        async with self._pool_lock():
+            fitted = [
+                await kv_policy.fit(of_models.get(model_id, policy), each.folder, each.placed, self.fork.hooks)
+                for model_id, each in self._models.items()
+            ]
+            for each in fitted:
+                each.put_in_force()
+            self._kv_policy, self._kv_policies = policy, dict(of_models)
+
+    def _kv_policy_for(self, model_id: str) -> KvPolicy:
+        return self._kv_policies.get(model_id, self._kv_policy)
 
     def kv_policy_of(self, model_id: str | None = None) -> str:
         """The policy at which new requests of a model run, layer by layer where it was solved for.

@@ -5,12 +5,12 @@ The one place of `serve/` that knows the names of the fork's server. Everything 
 
 import argparse
 import contextlib
+import hmac
 import logging
-from collections.abc import AsyncIterator, Iterator
-from pathlib import Path
+from collections.abc import AsyncIterator, Callable, Iterator, Mapping
 from typing import Any
 
-from fastapi import Depends, FastAPI, Request, Response
+from fastapi import Depends, FastAPI, HTTPException, Request, Response
 from fastapi.responses import JSONResponse
 from starlette.concurrency import run_in_threadpool
 from starlette.types import ASGIApp, Receive, Scope, Send
@@ -21,6 +21,7 @@ from hwledger_omlx.errors import EngineError, Error, KvPolicyError, ModelError, 
 from hwledger_omlx.fork.home import fork_home
 from hwledger_omlx.serve.health import Health
 from hwledger_omlx.serve.metrics import Metrics
+from hwledger_omlx.serve.overlay import ModelOverlay, Overlay
 from hwledger_omlx.serve.settings import ServerSettings
 
 
@@ -45,6 +46,8 @@ class ForkServer:
         self._app: FastAPI = upstream.attribute(self._server, "app")
         self._middleware = list(self._app.user_middleware)
         self._settings: Any = None
+        self._overlay: Overlay | None = None
+        self._models: ModelOverlay | None = None
         self._folders: list[str] = []
 
     def prepare(self) -> None:
@@ -64,20 +67,21 @@ class ForkServer:
             max_concurrent_requests=self._session.config.max_concurrent_requests,
         )
         settings = upstream.module("settings").init_settings(base_path=fork_home(), cli_args=given)
-        if wanted.model_dirs:
-            settings.model.model_dirs = [str(folder.resolve()) for folder in wanted.model_dirs]
         # Those may have come from the variables of the user's own server.
         settings.cache.ssd_cache_dir = settings.logging.log_dir = None
         wanted.check_key(settings.auth.api_key)
         settings.ensure_directories()
         self._settings = settings
+        self._overlay = Overlay(settings, wanted)
         self._folders = [str(folder) for folder in settings.model.get_model_dirs(settings.base_path)]
         self._app.middleware_stack = None
         self._server.init_server(model_dirs=self._folders, api_key=settings.auth.api_key, global_settings=settings)
         self._app.add_exception_handler(Error, _failed)
         # In place of the pool that it has made: one engine, one pool. Settings of a model count from its loading on.
         self._state.engine_pool = self._session.pool
-        self._session.pool._settings_manager = self._state.settings_manager
+        self._overlay.attach(self._state)
+        self._models = ModelOverlay(self._state.settings_manager, wanted.fork)
+        self._state.settings_manager = self._session.pool._settings_manager = self._models
 
     def offer(self) -> None:
         """Has the fork offer the loaded models, and those of the folders, which it loads when they are asked for."""
@@ -85,16 +89,42 @@ class ForkServer:
         roots = [str(model.placed.root) for model in loaded.values()]
         pool.discover_models([*roots, *self._folders], manager.get_pinned_model_ids())
         pool.apply_settings_overrides(manager)
+        if self._models is not None:
+            self._models.check_ids(pool.get_model_ids())
         chosen = manager.get_default_model_id()
         self._state.default_model = chosen if chosen in pool.get_model_ids() else next(iter(loaded), None)
+
+    def reconfigure(self, wanted: ServerSettings) -> None:
+        """Has other settings count from now on; where they cannot, what was in force stays so.
+
+        Raises:
+            ConfigError: the fork has no such setting, or does not take the value; or there is no such model.
+        """
+        before = self._wanted
+        try:
+            self._put(wanted)
+        except Error:
+            self._put(before)
+            raise
+
+    def _put(self, wanted: ServerSettings) -> None:
+        if self._overlay is None or self._models is None:
+            raise EngineError("the server was not started")
+        self._wanted = wanted
+        self._models.put(wanted.fork)
+        self._overlay.put(wanted)
+        self._folders = [str(folder) for folder in self._settings.model.get_model_dirs(self._settings.base_path)]
+        self.offer()
 
     @property
     def model_ids(self) -> list[str]:
         """Every model that a request may name."""
         return list(self._session.pool.get_model_ids())
 
-    def application(self, metrics: Metrics, health: Health) -> ASGIApp:
-        """What is served."""
+    def application(
+        self, metrics: Metrics, health: Health, reload: Callable[[], Mapping[str, Any]] | None
+    ) -> ASGIApp:
+        """What is served. `reload` loads the configuration anew and says what has changed."""
 
         @contextlib.asynccontextmanager
         async def lifespan(_: FastAPI) -> AsyncIterator[None]:
@@ -114,8 +144,26 @@ class ForkServer:
             said = {**await self._server.health(), **await run_in_threadpool(health.report)}
             return JSONResponse(said, status_code=503 if said["status"] == "stuck" else 200)
 
+        if reload is not None:
+
+            @outer.post("/admin/api/config/reload", dependencies=[Depends(self._owner)])
+            def reload_configuration() -> JSONResponse:
+                try:
+                    return JSONResponse(dict(reload()))
+                except Error as error:
+                    return JSONResponse({"error": {"message": str(error), "type": type(error).__name__}}, 400)
+
         outer.mount("/", self._app)
         return outer if self._wanted.is_local else _KeyRequired(outer, self._settings)
+
+    async def _owner(self, request: Request) -> None:
+        """Lets those in who have the key itself, none made from it, or are logged in to the admin page."""
+        key = self._settings.auth.api_key
+        scheme, _, token = request.headers.get("authorization", "").partition(" ")
+        given = token.strip() if scheme.lower() == "bearer" else request.headers.get("x-api-key", "")
+        logged_in = upstream.attribute(upstream.module("admin.auth"), "verify_session")
+        if key and not hmac.compare_digest(given.encode(), key.encode()) and not logged_in(request):
+            raise HTTPException(401, "the API key of the server is required")
 
     def release(self) -> None:
         """Leaves the fork's application as it was found, so that this process may serve again."""
@@ -158,8 +206,3 @@ async def _failed(_: Request, error: Exception) -> JSONResponse:
     kind = "server_error" if status == 500 else "invalid_request_error"
     said = {"message": str(error), "type": kind, "param": None, "code": None}
     return JSONResponse({"error": said}, status_code=status)
-
-
-def folders_of(text: str) -> tuple[Path, ...]:
-    """The folders of a comma-separated list, as `omlx serve --model-dir` takes it."""
-    return tuple(Path(part.strip()).expanduser() for part in text.split(",") if part.strip())

@@ -7,7 +7,7 @@ import threading
 from collections.abc import Callable, Mapping
 from socket import socket
 from types import TracebackType
-from typing import Self
+from typing import Any, Self
 
 import uvicorn
 
@@ -32,6 +32,7 @@ class Server:
         settings: what it may be told.
         memory: gives the memory of the engine, layer by layer, for the metrics; None where nobody measures it.
         dropped_rows: gives the rows that the request ledger had to drop, by reason; None where there is no ledger.
+        reload: loads the configuration anew and says what has changed; None where there is none.
     """
 
     def __init__(
@@ -40,6 +41,7 @@ class Server:
         *,
         memory: Callable[[Session], Report] | None = None,
         dropped_rows: Callable[[], Mapping[str, int]] | None = None,
+        reload: Callable[[], Mapping[str, Any]] | None = None,
     ) -> None:
         self.settings = settings
         self.session = session = Session(settings.engine)
@@ -47,12 +49,13 @@ class Server:
         self._watch = Watch(
             self.heartbeat,
             supervisor=pipe_to_supervisor(),
-            restart_after_s=settings.restart_after_s,
+            restart_after_s=lambda: self.settings.restart_after_s,
             flush=self.flush,
         )
         self.health: Health | None = None
         self._memory = memory
         self._dropped_rows = dropped_rows
+        self._reload = reload
         self._metrics: Metrics | None = None
         self._fork: ForkServer | None = None
         self._uvicorn: _Uvicorn | None = None
@@ -100,12 +103,11 @@ class Server:
         )
         serving = self._uvicorn = _Uvicorn(
             uvicorn.Config(
-                fork.application(self._metrics, health),
+                fork.application(self._metrics, health, self._reload),
                 log_config=None,
                 access_log=logging.getLogger("uvicorn.access").isEnabledFor(logging.DEBUG),
                 lifespan="on",
-                # uvicorn takes whole seconds.
-                timeout_graceful_shutdown=max(1, round(settings.shutdown_s)),
+                timeout_graceful_shutdown=_whole_s(settings.shutdown_s),
             )
         )
         self._serving = session.begin(serving.serve([listening]))
@@ -127,6 +129,25 @@ class Server:
     def model_ids(self) -> list[str]:
         """Every model that a request may name, loaded or not."""
         return [] if self._fork is None else self._fork.model_ids
+
+    def reconfigure(self, settings: ServerSettings) -> None:
+        """Has other settings count from now on. Address, key and engine stay; models are the caller's to load.
+
+        Raises:
+            ConfigError: the fork cannot take a setting. Nothing has changed then.
+        """
+        fork, serving = self._fork, self._uvicorn
+        if fork is None or serving is None:
+            raise EngineError("the server was not started")
+        self.session.run(_called(lambda: fork.reconfigure(settings)))
+        self.settings = settings
+        self.heartbeat.stuck_after_s = settings.stuck_after_s
+        serving.config.timeout_graceful_shutdown = _whole_s(settings.shutdown_s)
+
+    def offer(self) -> None:
+        """Has requests find the models that are loaded now, and those of the folders."""
+        if self._fork is not None:
+            self.session.run(_called(self._fork.offer))
 
     def end_soon(self) -> None:
         """Has the server take no more requests and end with those under way. Does not wait; a signal handler may."""
@@ -196,6 +217,11 @@ class _Uvicorn(uvicorn.Server):
         except SystemExit as error:
             raise EngineError("the fork's application could not start; its own log says why") from error
         self.ready.set()
+
+
+def _whole_s(seconds: float) -> int:
+    """As uvicorn takes them."""
+    return max(1, round(seconds))
 
 
 async def _called(function: Callable[[], None]) -> None:

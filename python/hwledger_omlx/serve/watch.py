@@ -23,7 +23,7 @@ class Watch:
     Args:
         heartbeat: what to look at.
         supervisor: the writing end of the supervisor's pipe; None where nobody supervises this process.
-        restart_after_s: stuck for so long, the process asks its supervisor to end it and start it again.
+        restart_after_s: says for how long it may be stuck before it asks its supervisor for a new start.
         flush: has done what a new start should find; called before it.
     """
 
@@ -32,7 +32,7 @@ class Watch:
         heartbeat: Heartbeat,
         *,
         supervisor: int | None = None,
-        restart_after_s: float = 60.0,
+        restart_after_s: Callable[[], float],
         flush: Callable[[], object] = lambda: None,
     ) -> None:
         self._heartbeat = heartbeat
@@ -63,8 +63,9 @@ class Watch:
             stuck = self._heartbeat.stuck()
             self._tell(stuck)
             self._beat("well")
-            if self._supervisor is not None and any(each.for_s >= self._restart_after_s for each in stuck):
-                self._give_up()
+            longest_s = max((each.for_s for each in stuck), default=0.0)
+            if self._supervisor is not None and longest_s >= self._restart_after_s():
+                self._give_up(longest_s)
                 return
             self._over.wait(self._heartbeat.pause_s)
 
@@ -77,8 +78,8 @@ class Watch:
             logger.warning("not stuck any more: %s", name or "the engine")
         self._told = names
 
-    def _give_up(self) -> None:
-        logger.error("stuck for %.0f s: the supervisor is asked for a new start", self._restart_after_s)
+    def _give_up(self, stuck_s: float) -> None:
+        logger.error("stuck for %.0f s: the supervisor is asked for a new start", stuck_s)
         signals.flush_for_a_while(self._flush)
         self._beat("stuck")
 

@@ -2,6 +2,7 @@
 
 use std::io;
 
+use hwledger_omlx_core::config::ConfigError as CoreConfigError;
 use hwledger_omlx_core::memory::ingest::IngestError;
 use hwledger_omlx_core::memory::ledger::LedgerError as CoreLedgerError;
 use hwledger_omlx_core::quant::policy::PolicyError;
@@ -73,6 +74,12 @@ impl Twofold {
     }
 }
 
+fn config_error(py: Python<'_>) -> PyResult<Bound<'_, PyType>> {
+    static CLASS: Twofold = Twofold(PyOnceLock::new());
+    let bases = (py.get_type::<Error>(), py.get_type::<PyValueError>());
+    CLASS.class("ConfigError", "The configuration says what cannot be, or cannot be read.", bases)
+}
+
 fn kv_policy_error(py: Python<'_>) -> PyResult<Bound<'_, PyType>> {
     static CLASS: Twofold = Twofold(PyOnceLock::new());
     let bases = (py.get_type::<Error>(), py.get_type::<PyValueError>());
@@ -107,6 +114,7 @@ fn ledger_not_found_error(py: Python<'_>) -> PyResult<Bound<'_, PyType>> {
 pub(crate) fn export_twofold(module: &Bound<'_, PyModule>) -> PyResult<()> {
     let py = module.py();
     for class in [
+        config_error(py)?,
         kv_policy_error(py)?,
         ledger_not_found_error(py)?,
         store_config_error(py)?,
@@ -120,6 +128,7 @@ pub(crate) fn export_twofold(module: &Bound<'_, PyModule>) -> PyResult<()> {
 
 /// Carrier of the core's errors to Python, for use with `?`.
 pub(crate) enum Raised {
+    Config(CoreConfigError),
     Series(CoreSeriesError),
     Store(CoreStoreError),
     Identity(IdentityError),
@@ -128,6 +137,12 @@ pub(crate) enum Raised {
     Ingest(IngestError),
     Supervise(SuperviseError),
     Json(serde_json::Error),
+}
+
+impl From<CoreConfigError> for Raised {
+    fn from(error: CoreConfigError) -> Self {
+        Self::Config(error)
+    }
 }
 
 impl From<CoreSeriesError> for Raised {
@@ -181,6 +196,7 @@ impl From<serde_json::Error> for Raised {
 impl From<Raised> for PyErr {
     fn from(raised: Raised) -> Self {
         match raised {
+            Raised::Config(error) => twofold(config_error, described(&error), None),
             Raised::Series(error) => SeriesError::new_err(described(&error)),
             Raised::Store(error) => store_error(&error),
             Raised::Ingest(error) => ModelError::new_err(described(&error)),

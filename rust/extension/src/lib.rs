@@ -2,6 +2,7 @@
 
 mod arrays;
 mod codec;
+mod config;
 mod entry;
 mod errors;
 mod held;
@@ -35,6 +36,8 @@ pub mod native {
     #[pymodule_export]
     use super::codec::Codec;
     #[pymodule_export]
+    use super::config::{is_kv_policy_file, load_config};
+    #[pymodule_export]
     use super::errors::{
         EngineError, Error, ForeignFolderError, ForkError, HarnessError, LedgerClosedError, LedgerError,
         LedgerFormatError, LedgerLockedError, ModelError, RequestError, SeriesError, StoreClosedError, StoreError,
@@ -48,6 +51,8 @@ pub mod native {
     use super::layout::Layout;
     #[pymodule_export]
     use super::ledger::Ledger;
+    #[pymodule_export]
+    use super::logs::log_level_changed;
     #[pymodule_export]
     use super::matching::{Match, Restored};
     #[pymodule_export]
