@@ -130,9 +130,7 @@ def submit(session: Any, request: str, sink: Sink) -> str:
     return request_id
 
 
-def bench_prompts(
-    session: Any, model: str | None, tokens: int, count: int, seed: int
-) -> tuple[str, list[str]]:
+def bench_prompts(session: Any, model: str | None, tokens: int, count: int, seed: int) -> tuple[str, list[str]]:
     """A tenant that nobody else is, and prompts for a model: the same for the same seed.
 
     Raises:

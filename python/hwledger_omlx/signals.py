@@ -147,4 +147,3 @@ def _leave(number: int) -> NoReturn:
     with contextlib.suppress(OSError, ValueError):
         sys.stdout.flush()
     os._exit(128 + number)
-

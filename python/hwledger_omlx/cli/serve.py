@@ -178,7 +178,9 @@ def serve(
     )
     environment = dict(os.environ)
     if restart_stuck and not supervision.is_supervised():
-        asked_s = load(config, environment, flags).server().restart_after_s  # what is wrong is said before a child is started
+        asked_s = (
+            load(config, environment, flags).server().restart_after_s
+        )  # what is wrong is said before a child is started
         raise typer.Exit(supervision.supervise_this_command(silence_s=max(_LONGEST_START_S, asked_s)))
     in_force = load(config, environment, flags)
     put_environment(in_force)

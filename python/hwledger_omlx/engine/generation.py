@@ -104,8 +104,8 @@ class RequestRun:
             )
             reason = await self._follow()
         except asyncio.CancelledError:
-            # Only the engine cancels this task, when the caller gave the request up or its deadline has passed. The fork
-            # ends it at its next step.
+            # Only the engine cancels this task, when the caller gave the request up or its deadline has passed. The
+            # fork ends it at its next step.
             reason = self._why_cancelled()
             if self._added:
                 await self._core.abort_request(self._fork_id)

@@ -1,7 +1,7 @@
 """`bench host`: what a token costs on its way from the engine to a Rust program, in the same process and by HTTP.
 
-The engine stamps each output before any surface has touched it; the consumer, the same Rust program for every way, takes
-the time when it has the token's text. Both read the machine's monotonic clock. One request, decoded with nothing beside.
+The engine stamps each output before any surface has touched it; the consumer, the same Rust program for every way,
+takes the time when it has the token's text. Both read the machine's monotonic clock. One request at a time.
 """
 
 import os

@@ -1,6 +1,6 @@
 """The process of `bench host` with an engine behind HTTP: serves a model, and runs the consumer against itself.
 
-In: `{"consumer": [...], "prompt": ..., "max_tokens": n}`, the consumer's command line without what only this process knows.
+In: `{"consumer": [...]}`, the consumer's command line without what only this process knows.
 Out: what the consumer printed, with the engine's own stamps beside it.
 """
 

@@ -121,9 +121,7 @@ class ForkServer:
         """Every model that a request may name."""
         return list(self._session.pool.get_model_ids())
 
-    def application(
-        self, metrics: Metrics, health: Health, reload: Callable[[], Mapping[str, Any]] | None
-    ) -> ASGIApp:
+    def application(self, metrics: Metrics, health: Health, reload: Callable[[], Mapping[str, Any]] | None) -> ASGIApp:
         """What is served. `reload` loads the configuration anew and says what has changed."""
 
         @contextlib.asynccontextmanager

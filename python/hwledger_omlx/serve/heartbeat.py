@@ -1,7 +1,7 @@
-"""Whether the engine gets on: looks at its loop and at each model every now and then, and says what is stuck since when.
+"""Whether the engine gets on: looks at its loop and its models every now and then, and says what is stuck since when.
 
 A step of the scheduler, a chunk of prefill, or the answer of a thread that has nothing else to do is a sign of life. A
-slow machine may take its time for one of them: what once took long and then went on may take thrice as long again.
+slow machine may take its time for one of them: what was once called stuck and went on may take thrice as long again.
 """
 
 import time
@@ -109,8 +109,12 @@ class Heartbeat:
                 else f"the inference thread has been busy with one thing for {now_s - pulse.asked_s:.0f} s and more",
             )
             for model_id, pulse in self._pulses.items()
-            if now_s - pulse.alive_s >= max(self.stuck_after_s, _OF_LONGEST_PAUSE * pulse.longest_pause_s)
+            if now_s - pulse.alive_s >= self._limit_s(pulse)
         )
+
+    def _limit_s(self, pulse: _Pulse) -> float:
+        longest_s = pulse.longest_pause_s
+        return self.stuck_after_s if longest_s < self.stuck_after_s else _OF_LONGEST_PAUSE * longest_s
 
     def _stuck_loop(self, now_s: float, unix_s: float) -> tuple[Stuck, ...]:
         if self._loop_asked is None or self._loop_asked[1].done():

@@ -1,7 +1,7 @@
 """The thread that watches over a server: tells of what is stuck, and gives its supervisor the heartbeat.
 
-It is none of the engine's, so that it goes on where the engine hangs. Where the interpreter itself hangs it falls silent,
-and the supervisor (rust/core/src/supervise) knows.
+It is none of the engine's, so that it goes on where the engine hangs. Where the interpreter itself hangs it falls
+silent, and the supervisor (rust/core/src/supervise) knows.
 """
 
 import logging

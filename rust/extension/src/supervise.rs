@@ -13,8 +13,8 @@ use crate::entry::detached;
 #[pyfunction]
 #[pyo3(signature = (program, arguments, *, silence_s))]
 pub(crate) fn supervise(py: Python<'_>, program: PathBuf, arguments: Vec<String>, silence_s: f64) -> PyResult<i32> {
-    let silence = Duration::try_from_secs_f64(silence_s)
-        .map_err(|error| PyValueError::new_err(format!("silence_s: {error}")))?;
+    let silence =
+        Duration::try_from_secs_f64(silence_s).map_err(|error| PyValueError::new_err(format!("silence_s: {error}")))?;
     let wanted = Supervision { silence, ..Supervision::new(program, arguments) };
     detached(py, || core::supervise(&wanted))
 }

@@ -60,12 +60,7 @@ impl Engine {
         let prompt = serde_json::to_string(prompt).map_err(|error| Error::request(error.to_string()))?;
         let tenant = tenant.to_owned();
         let arguments = move |py: Python<'_>| {
-            Ok(vec![
-                prompt.into_py_any(py)?,
-                keep.into_py_any(py)?,
-                model.into_py_any(py)?,
-                tenant.into_py_any(py)?,
-            ])
+            Ok(vec![prompt.into_py_any(py)?, keep.into_py_any(py)?, model.into_py_any(py)?, tenant.into_py_any(py)?])
         };
         self.on_cache("cache_pin", arguments).await
     }

@@ -179,7 +179,9 @@ impl GenerateRequest {
     ) -> Self {
         self = self.message(role, content);
         let mut parts = vec![json!({"type": "text", "text": content})];
-        parts.extend(images.into_iter().map(|image| json!({"type": "image_url", "image_url": {"url": data_url(image)}})));
+        parts.extend(
+            images.into_iter().map(|image| json!({"type": "image_url", "image_url": {"url": data_url(image)}})),
+        );
         if let Prompt::Messages(messages) = &mut self.prompt
             && let Some(message) = messages.last_mut()
         {

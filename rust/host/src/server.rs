@@ -10,8 +10,8 @@ use serde::{Deserialize, Serialize};
 use crate::config::EngineConfig;
 use crate::engine::Engine;
 use crate::error::Error;
-use crate::lane::aside;
 use crate::host::Host;
+use crate::lane::aside;
 
 /// What a server is started with. Fields as `hwledger_omlx.serve.settings.ServerSettings` has them.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]

@@ -100,13 +100,7 @@ impl Drop for EventStream {
 }
 
 /// Submits a request, whose events go to `writer`; `memory_of` names the model whose samples go there too.
-fn hand_over(
-    host: &Host,
-    session: &Arc<Session>,
-    request: String,
-    memory_of: Option<Option<String>>,
-    writer: Writer,
-) {
+fn hand_over(host: &Host, session: &Arc<Session>, request: String, memory_of: Option<Option<String>>, writer: Writer) {
     let (host_there, session) = (host.clone(), Arc::clone(session));
     host.calls().send(move |py| {
         let refusals = writer.clone();

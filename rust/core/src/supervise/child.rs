@@ -54,7 +54,8 @@ impl Child {
             .name("hwledger-child".to_owned())
             .spawn(move || {
                 // Left for `wait` to collect, so that its number stays its own while it may be sent signals.
-                while waitid(WaitId::Pid(pid), WaitIdOptions::EXITED | WaitIdOptions::NOWAIT).is_err_and(is_interrupt) {}
+                while waitid(WaitId::Pid(pid), WaitIdOptions::EXITED | WaitIdOptions::NOWAIT).is_err_and(is_interrupt) {
+                }
                 let _ = teller.send(Happening::Exited(which));
             })
             .map_err(system("thread"))?;

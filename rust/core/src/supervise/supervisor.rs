@@ -80,7 +80,7 @@ pub fn supervise(wanted: &Supervision) -> Result<i32, SuperviseError> {
     let _signals = Watched::begin(move |signal| {
         let _ = teller.send(Happening::Signal(signal));
     })
-        .map_err(|source| SuperviseError::System { what: "handler of signals", source })?;
+    .map_err(|source| SuperviseError::System { what: "handler of signals", source })?;
     let mut supervisor = Supervisor { wanted, happenings, asked: None };
     let mut short_lives = 0;
     for which in 0.. {

@@ -4,11 +4,13 @@ use std::fs;
 use std::path::Path;
 use std::time::{Duration, Instant};
 
-use super::{Supervision, SuperviseError, supervise};
+use super::{SuperviseError, Supervision, supervise};
 
 /// A script that appends a line to `starts` each time, and is told its number as `$n`.
 fn script(folder: &Path, body: &str) -> Supervision {
-    let text = format!("echo x >> starts; n=$(wc -l < starts); beat() {{ printf %s \"$1\" > \"/dev/fd/$HWLEDGER_OMLX_HEARTBEAT_FD\"; }}; {body}");
+    let text = format!(
+        "echo x >> starts; n=$(wc -l < starts); beat() {{ printf %s \"$1\" > \"/dev/fd/$HWLEDGER_OMLX_HEARTBEAT_FD\"; }}; {body}"
+    );
     let arguments = ["-c".to_owned(), format!("cd '{}' && {{ {text}\n}}", folder.display())];
     Supervision {
         silence: Duration::from_secs(30),

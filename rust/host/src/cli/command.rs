@@ -34,7 +34,7 @@ impl Name {
 }
 
 /// What of the arguments is the host's own, and what goes to the package.
-#[derive(Debug, Default, PartialEq, Eq)]
+#[derive(Debug, Default)]
 struct Split {
     venv: Option<PathBuf>,
     restart_stuck: bool,

@@ -48,7 +48,8 @@ pub(super) async fn run(arguments: Arguments, signals: &mut Signals) -> Result<i
 
 async fn in_process(arguments: &Arguments) -> Result<Value, Stop> {
     let host = start_host(&arguments.environment, true).await?;
-    let config = EngineConfig { cache: None, fork: arguments.environment.fork.clone(), ..EngineConfig::new(&arguments.model) };
+    let config =
+        EngineConfig { cache: None, fork: arguments.environment.fork.clone(), ..EngineConfig::new(&arguments.model) };
     let engine = host.engine(config).await?;
     host.stamp_tokens().await?;
     let request = GenerateRequest::text(&arguments.prompt).temperature(0.0).max_tokens(arguments.max_tokens);
