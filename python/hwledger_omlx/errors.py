@@ -48,6 +48,7 @@ __all__ = [
     "MemoryReportError",
     "ModelError",
     "ModelNotFoundError",
+    "ModelTaskError",
     "RequestError",
     "SeriesError",
     "StoreClosedError",
@@ -67,6 +68,10 @@ class ForkNotFoundError(ForkError, ModuleNotFoundError):
 
 class ModelNotFoundError(ModelError, FileNotFoundError):
     """No model folder at that place, and none to be had from the hub."""
+
+
+class ModelTaskError(RequestError, ModelError):
+    """The model is not of the kind that does what was asked for."""
 
 
 class EngineClosedError(EngineError):
