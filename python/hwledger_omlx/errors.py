@@ -50,6 +50,7 @@ __all__ = [
     "MemoryReportError",
     "ModelError",
     "ModelNotFoundError",
+    "ModelTaskError",
     "RequestError",
     "SeriesError",
     "StoreClosedError",
@@ -69,6 +70,10 @@ class ForkNotFoundError(ForkError, ModuleNotFoundError):
 
 class ModelNotFoundError(ModelError, FileNotFoundError):
     """No model folder at that place, and none to be had from the hub."""
+
+
+class ModelTaskError(RequestError, ModelError):
+    """The model is not of the kind that does what was asked for."""
 
 
 class EngineClosedError(EngineError):

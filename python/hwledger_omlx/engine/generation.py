@@ -35,14 +35,14 @@ _CLOCK_S = 0.001
 
 @dataclass(frozen=True, slots=True)
 class LoadedModel:
-    """A model that takes requests."""
+    """A model that takes requests, of whichever kind."""
 
     folder: ModelFolder
     placed: upstream.Placed
 
     @property
     def engine(self) -> Any:
-        """The fork's `BatchedEngine`."""
+        """The fork's engine."""
         return self.placed.engine
 
 
@@ -85,8 +85,7 @@ class RequestRun:
         """
         reason: FinishReason = "cancelled"
         try:
-            # A long prompt takes a tokenizer tens of milliseconds and more; other streams go on meanwhile.
-            token_ids = await asyncio.to_thread(upstream.prompt_token_ids, self._model.engine, self._request)
+            token_ids, images = await upstream.prompt_of(self._model.placed, self._request)
             self._check_fits(len(token_ids))
             self._prompt_tokens = len(token_ids)
             self._progress(0, len(token_ids))
@@ -101,6 +100,7 @@ class RequestRun:
                 prompt=token_ids,
                 sampling_params=upstream.sampling_params(self._request, self._model.folder, len(token_ids)),
                 request_id=self._fork_id,
+                **images,
             )
             reason = await self._follow()
         except asyncio.CancelledError:

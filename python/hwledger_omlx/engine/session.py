@@ -17,7 +17,7 @@ from typing import Any, TypeVar, cast
 from hwledger_omlx._native import KvPolicy, LayerMemory
 from hwledger_omlx.cache.cache import Cache, Prompt
 from hwledger_omlx.engine import exit as process_exit
-from hwledger_omlx.engine import kv_policy, memory, model_folder, progress, upstream, watched_pool
+from hwledger_omlx.engine import images, kv_policy, memory, model_folder, progress, upstream, watched_pool
 from hwledger_omlx.engine import ledger as request_ledger
 from hwledger_omlx.engine.adoption import adopted
 from hwledger_omlx.engine.config import EngineConfig
@@ -27,6 +27,8 @@ from hwledger_omlx.engine.kv_cache import KvCache, folder_of, open_cache
 from hwledger_omlx.engine.kv_policy import KvSetting
 from hwledger_omlx.engine.loop import EngineLoop
 from hwledger_omlx.engine.model_folder import ModelFolder
+from hwledger_omlx.engine.model_kind import called
+from hwledger_omlx.engine.one_shot import OneShot
 from hwledger_omlx.engine.request import GenerateRequest
 from hwledger_omlx.engine.running import Deliver, RunningRequests
 from hwledger_omlx.errors import (
@@ -34,6 +36,7 @@ from hwledger_omlx.errors import (
     EngineError,
     Error,
     ModelError,
+    ModelTaskError,
     RequestError,
     StoreError,
 )
@@ -56,6 +59,7 @@ class Session:
     def __init__(self, config: EngineConfig) -> None:
         self.config = config
         self._models: dict[str, LoadedModel] = {}
+        self._one_shot: dict[str, LoadedModel] = {}
         self._running: RunningRequests | None = None
         self._default_model = ""
         self._kv_policy = config.kv_policy
@@ -124,7 +128,7 @@ class Session:
         if self._running is not None:
             await self._running.end_all()
         try:
-            for model_id in list(self._models):
+            for model_id in [*self._models, *self._one_shot]:
                 await upstream.unload_model(self._pool, model_id)
             if self._pool is not None:
                 await self._pool.shutdown()
@@ -169,13 +173,18 @@ class Session:
 
     @property
     def models(self) -> dict[str, ModelFolder]:
-        """The loaded models by id, the first one opened with the engine."""
-        return {model_id: model.folder for model_id, model in self.loaded.items()}
+        """The loaded models of every kind by id."""
+        return {model_id: model.folder for model_id, model in (self._models | self._one_shot).items()}
 
     @property
     def loaded(self) -> dict[str, LoadedModel]:
-        """The loaded models by id, with the fork's engine of each."""
+        """The loaded models that generate text by id, with the fork's engine of each."""
         return dict(self._models)
+
+    @property
+    def one_shot(self) -> OneShot:
+        """What models do that answer a request in one piece; its methods run on the engine's loop: see `run`."""
+        return OneShot(self._models | self._one_shot)
 
     @property
     def pool(self) -> Any:
@@ -222,7 +231,8 @@ class Session:
             return await self._load_alone(folder)
 
     async def _load_alone(self, folder: ModelFolder) -> str:
-        present = self._models.get(folder.model_id)
+        every = self._models | self._one_shot
+        present = every.get(folder.model_id)
         if present is not None:
             if present.folder.path != folder.path:
                 raise ModelError(
@@ -230,7 +240,7 @@ class Session:
                     "one of the folders"
                 )
             return folder.model_id
-        others = [model.placed.root for model in self._models.values()]
+        others = [model.placed.root for model in every.values()]
         await upstream.load_model(self._pool, folder, others)
         return folder.model_id
 
@@ -238,14 +248,17 @@ class Session:
         """Takes in a model that the pool has loaded, for us or for a request of the fork's server."""
         cache, hooks = self._opened_cache, self.fork.hooks
         model = await adopted(self._pool, model_id, cache, lambda: self._kv_policy_for(model_id), hooks)
-        if model is not None:
-            self._folders.add(model.folder)
-            self._models[model_id] = model
-            memory.begin(model, hooks)
-            self._default_model = self._default_model or model_id
+        if not model.placed.generates:
+            self._one_shot[model_id] = model
+            return
+        self._folders.add(model.folder)
+        self._models[model_id] = model
+        memory.begin(model, hooks)
+        self._default_model = self._default_model or model_id
 
     async def _let_go(self, model_id: str) -> None:
         """Ends what runs on a model that the pool is about to unload."""
+        self._one_shot.pop(model_id, None)
         if self._models.pop(model_id, None) is not None:
             await self._requests.end_all(model_id)
 
@@ -253,7 +266,8 @@ class Session:
         async with self._pool_lock():
             if not model_id:
                 raise ModelError("unload takes the id of a loaded model")
-            self._model(model_id, ModelError)
+            if model_id not in self._one_shot:
+                self._model(model_id, ModelError)
             await upstream.unload_model(self._pool, model_id)
             await asyncio.to_thread(self._opened_cache.flush)
 
@@ -331,6 +345,9 @@ class Session:
 
     def _model(self, model_id: str | None, error: type[Error]) -> LoadedModel:
         wanted = model_id or self._default_model
+        if wanted in self._one_shot:
+            kind = called(self._one_shot[wanted].placed.kind)
+            raise ModelTaskError(f"{wanted} is {kind}, which does not generate text; name a model that does")
         if wanted not in self._models:
             loaded = ", ".join(self._models) or "none"
             raise error(f"no model {wanted!r} is loaded (loaded: {loaded}); load it first with engine.load(folder)")
@@ -347,6 +364,8 @@ class Session:
         if not isinstance(prompt, str) and all(isinstance(each, int) for each in prompt):
             return namespace, cast("Sequence[int]", prompt)
         request = GenerateRequest.parse(cast("str | Sequence[Message]", prompt))
+        if images.present_in(request.prompt):
+            raise StoreError("a prompt with images has no address in the cache before it was sent; give its tokens")
         return namespace, upstream.prompt_token_ids(model.engine, request)
 
     # -- requests -----------------------------------------------------------------------------------------------
@@ -382,7 +401,10 @@ class Session:
         try:
             if self.closed:
                 raise EngineClosedError("the engine was closed before it took the request")
-            self._requests.begin(self._model(request.model, RequestError), request, deliver)
+            model = self._model(request.model, RequestError)
+            if model.placed.kind != "vision" and images.present_in(request.prompt):
+                raise ModelTaskError(f"{model.folder.model_id} takes no images: it is {called(model.placed.kind)}")
+            self._requests.begin(model, request, deliver)
         except Error as error:
             deliver(error)
 
