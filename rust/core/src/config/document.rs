@@ -116,5 +116,5 @@ fn decimal(number: &DeFloat<'_>) -> Option<f64> {
 
 /// The line of a byte, counted from 1.
 fn line(bytes: &[u8], at: usize) -> usize {
-    1 + bytes[..at.min(bytes.len())].iter().filter(|byte| **byte == b'\n').count()
+    bytes[..at.min(bytes.len())].split(|byte| *byte == b'\n').count()
 }

@@ -20,7 +20,7 @@ fn a_mistake_in_the_file_is_named_with_its_line() {
         ("server = 3", "hwledger.toml:1: server: must be a table, not 3"),
         ("server.shutdown_seconds = 0", "must be a number above 0 and below a billion, not 0"),
         ("server.sse_keepalive_mode = \"of\"", "must be one of chunk, comment, off, not \"of\""),
-        ("log.level = 3", "log.level: must be one of trace, debug, info, warning"),
+        ("log.level = 3", "log.level: must be one of trace, debug, info, warn, warning, error"),
         ("cache.quota_bytes = \"20GX\"", "cache.quota_bytes: must be a number of bytes, or a text such as \"64GiB\", not \"20GX\""),
         ("cache.quota_bytes = -1", "not -1"),
         ("cache.reader_threads = 0", "cache.reader_threads: must be a whole number above 0, not 0"),
