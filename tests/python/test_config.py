@@ -55,7 +55,7 @@ def file(tmp_path: Path) -> Path:
 
 
 def show(*arguments: object) -> Result:
-    return CliRunner().invoke(app, ["config", "show", *map(str, arguments)])
+    return CliRunner().invoke(app, ["config", "show", *map(str, arguments)], env={"COLUMNS": "200"})
 
 
 def test_what_the_file_says_reaches_the_engine_and_the_server(file: Path) -> None:

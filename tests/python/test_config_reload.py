@@ -1,4 +1,4 @@
-"""The configuration loaded anew while the shipped model streams: what changes, what does not, that no stream notices."""
+"""The configuration loaded anew while the shipped model streams: what changes, what stays, that no stream notices."""
 
 import json
 import logging
@@ -144,13 +144,14 @@ def test_everything_that_may_change_changes_under_a_running_stream(serving: Serv
         .replace("8MiB", "4MiB")
         .replace("max_tokens = 5", "max_tokens = 7")
         .replace(f'models = ["{NOTES}"]', f'models = ["{NOTES}", "./third"]\nmodel_dirs = ["more"]')
-        + '[engine]\nkv = "8"\n[log]\nlevel = "error"\n[models.third]\nkv = "k8v4"\nmax_tokens = 3\n'
+        + '[engine]\nkv = "8"\n[log]\nlevel = "error"\n[models.third]\nkv = "k8v4"\nmax_tokens = 3\nis_default = true\n'
     )
     stream.last = stream.seen + 20
     assert changes.loaded == ("third",)
     assert serving.model_ids == {"notes", "second", "third"}
     assert serving.policies() == {"notes": "8", "third": "k8v4"}
     assert (serving.answer(), serving.answer(model="third")) == (7, 3)
+    assert serving.client.get("/health").json()["default_model"] == "third"
     assert session.cache.stats().disk.quota_bytes == 32 << 20
     assert session.config.paged_cache == hw.PagedCache(quota_bytes="32MiB", hot_bytes="4MiB")
     assert logging.getLogger("hwledger_omlx").level == logging.ERROR

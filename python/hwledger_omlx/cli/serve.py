@@ -181,10 +181,11 @@ def serve(
         dropped_rows=lambda: server.session.ledger.stats().dropped_rows,
         reload=lambda: live.reload_as_json(),
     )
-    live = LiveConfig(in_force, server.session, lambda: load(config, environment, flags), server)
+    # A file that was there is missed when it is gone; it says nothing no more only when it is empty.
+    live = LiveConfig(in_force, server.session, lambda: load(in_force.file, environment, flags), server)
+    _reload_on_signal(live.reload_and_tell)  # from now on, for unheard it ends the process
     with server:
         _end_on_signals(server.end_soon)
-        _reload_on_signal(live.reload_and_tell)
         typer.echo(f"{server.url} serves {', '.join(server.model_ids) or 'no model yet'}")
         server.wait()
 

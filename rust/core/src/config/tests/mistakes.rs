@@ -21,7 +21,10 @@ fn a_mistake_in_the_file_is_named_with_its_line() {
         ("server.shutdown_seconds = 0", "must be a number above 0 and below a billion, not 0"),
         ("server.sse_keepalive_mode = \"of\"", "must be one of chunk, comment, off, not \"of\""),
         ("log.level = 3", "log.level: must be one of trace, debug, info, warn, warning, error"),
-        ("cache.quota_bytes = \"20GX\"", "cache.quota_bytes: must be a number of bytes, or a text such as \"64GiB\", not \"20GX\""),
+        (
+            "cache.quota_bytes = \"20GX\"",
+            "cache.quota_bytes: must be a number of bytes, or a text such as \"64GiB\", not \"20GX\"",
+        ),
         ("cache.quota_bytes = -1", "not -1"),
         ("cache.reader_threads = 0", "cache.reader_threads: must be a whole number above 0, not 0"),
         ("engine.kv = \"k9\"", "hwledger.toml:1: engine.kv: is none: KV policy `k9`: at `9`"),
@@ -30,9 +33,18 @@ fn a_mistake_in_the_file_is_named_with_its_line() {
         ("engine.ledger = 3", "engine.ledger: must be true, false or the path of a database, not 3"),
         ("sampling.top_p = 1.01", "sampling.top_p: must be a number from 0 to 1, not 1.01"),
         ("sampling.temperature = nan", "sampling.temperature: must be a number of at least 0, not NaN"),
-        ("[models.a]\ntemprature = 1", "hwledger.toml:2: models.a.temprature: no such setting; did you mean temperature?"),
-        ("[models.\"a.b\"]\ntop_k = -1", "hwledger.toml:2: models.\"a.b\".top_k: must be a whole number of at least 0, not -1"),
-        ("[models.a]\nturboquant_kv_bits = 4", "models.a.turboquant_kv_bits: no such setting; the fork reads it nowhere: give kv in"),
+        (
+            "[models.a]\ntemprature = 1",
+            "hwledger.toml:2: models.a.temprature: no such setting; did you mean temperature?",
+        ),
+        (
+            "[models.\"a.b\"]\ntop_k = -1",
+            "hwledger.toml:2: models.\"a.b\".top_k: must be a whole number of at least 0, not -1",
+        ),
+        (
+            "[models.a]\nturboquant_kv_bits = 4",
+            "models.a.turboquant_kv_bits: no such setting; the fork reads it nowhere: give kv in",
+        ),
         ("[models.a]\nmodel_type_override = \"llms\"", "must be one of llm, vlm, embedding"),
         ("models = 3", "models: must be a table, not 3"),
         ("server.port = 99999999999999999999", "hwledger.toml:1: 99999999999999999999 is too large"),
