@@ -44,6 +44,8 @@ class _State:
     told: int = 0
     """The signal that asked for the end."""
     terminals: tuple[int, ...] = ()
+    reload_asked = False
+    """Whether it came before there was anything to reload."""
     reloading = threading.Lock()
 
 
@@ -55,7 +57,7 @@ def leave_to_host() -> None:
 @contextlib.contextmanager
 def handled() -> Iterator[None]:
     """Has signals end the process as said above. For a command, on the main thread, from its beginning on."""
-    _State.answer, _State.told = None, 0
+    _State.answer, _State.told, _State.reload_asked = None, 0, False
     _State.terminals = tuple(each for each in range(3) if os.isatty(each))
     if _State.hosted:
         yield
@@ -86,6 +88,8 @@ def answered(
         reload: reads the configuration again; on a thread of its own, one at a time.
     """
     answer = _State.answer = _Answer(end_soon, within_s, flush, reload)
+    if _State.reload_asked:
+        _reload_aside(answer)
     try:
         yield
     finally:
@@ -107,8 +111,15 @@ def reload() -> None:
     answer = _State.answer
     if _State.terminals and not any(map(os.isatty, _State.terminals)):
         end(signal.SIGHUP)
-    elif answer is None or answer.reload is None:
-        logger.warning("there is nothing to reload yet")
+    elif answer is None:
+        _State.reload_asked = True
+    else:
+        _reload_aside(answer)
+
+
+def _reload_aside(answer: _Answer) -> None:
+    if answer.reload is None:
+        logger.warning("there is nothing to reload")
     else:
         threading.Thread(target=_reload, args=(answer.reload,), name="hwledger-reload", daemon=True).start()
 

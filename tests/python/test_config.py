@@ -55,7 +55,7 @@ def file(tmp_path: Path) -> Path:
 
 
 def show(*arguments: object) -> Result:
-    return CliRunner().invoke(app, ["config", "show", *map(str, arguments)])
+    return CliRunner().invoke(app, ["config", "show", *map(str, arguments)], env={"COLUMNS": "200"})
 
 
 def test_what_the_file_says_reaches_the_engine_and_the_server(file: Path) -> None:
@@ -104,7 +104,7 @@ def test_the_file_is_the_named_one_or_the_nearest(tmp_path: Path, monkeypatch: A
     ("text", "said"),
     [
         (b"[server]\nprot = 1", "hwledger.toml:2: server.prot: no such setting; did you mean port?"),
-        (b"[server]\nport = '1'", "hwledger.toml:2: server.port: must be a whole number from 0 to 65535, not \"1\""),
+        (b"[server]\nport = '1'", 'hwledger.toml:2: server.port: must be a whole number from 0 to 65535, not "1"'),
         (b"[cache]\nquota_bytes = '20GX'", "hwledger.toml:2: cache.quota_bytes: must be a number of bytes"),
         (b"[cache]\nquota_bytes = 0", "quota_bytes must be at least 1"),
         (b"# \xff\n", "hwledger.toml:1: not UTF-8"),
@@ -186,7 +186,9 @@ def test_sizes_of_omlx_flags_count_as_there() -> None:
 
 
 def test_what_others_read_is_put_into_the_environment(tmp_path: Path) -> None:
-    flags = given({"--hf-endpoint": "https://mirror", "--ms-endpoint": "https://ms.example/", "--base-path": str(tmp_path)})
+    flags = given(
+        {"--hf-endpoint": "https://mirror", "--ms-endpoint": "https://ms.example/", "--base-path": str(tmp_path)}
+    )
     environment = {"HTTP_PROXY": "kept"}
     put_environment(load(None, {}, flags), environment)
     assert environment == {

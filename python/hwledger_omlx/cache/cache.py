@@ -72,7 +72,7 @@ class Cache:
         return StoreInfo.parse(self._ours("info").info())
 
     def set_limits(self, settings: PagedCache) -> None:
-        """Puts other limits in force: quota, hot tier, free space, write budget, TTL. The rest counts when it is opened.
+        """Puts other limits in force: quota, hot tier, free space, write budget, TTL. The rest counts when it opens.
 
         Raises:
             StoreError: the cache is not ours, or closed.

@@ -56,14 +56,13 @@ def _told(entry: Entry) -> dict[str, Any]:
 
 def _table(loaded: Config, changed: bool) -> Table:
     table = Table(box=box.SIMPLE_HEAD)
-    for column, whole in (("setting", True), ("value", False), ("from", True), ("a change counts", True)):
-        table.add_column(column, no_wrap=whole, overflow="ellipsis" if whole else "fold")
-    when = {"now": "at once", "loading": "when loaded", "restart": "when started"}
+    table.add_column("setting", no_wrap=True)
+    table.add_column("value", overflow="fold", min_width=12)
+    table.add_column("from", overflow="fold")
     for each in loaded.entries:
         if not changed or each.origin != "default":
             style = "dim" if each.origin == "default" else ""
-            row = (each.name, _text(each), each.origin, when[each.takes])
-            table.add_row(*(Text(cell, style=style) for cell in row))
+            table.add_row(*(Text(cell, style=style) for cell in (each.name, _text(each), each.origin)))
     return table
 
 

@@ -182,29 +182,31 @@ def serve(
             load(config, environment, flags).server().restart_after_s
         )  # what is wrong is said before a child is started
         raise typer.Exit(supervision.supervise_this_command(silence_s=max(_LONGEST_START_S, asked_s)))
-    in_force = load(config, environment, flags)
-    put_environment(in_force)
-    logs.configure(to_stderr=True, level=in_force.value("log.level"))
-
-    from hwledger_omlx.engine.session import Session
-    from hwledger_omlx.serve.server import Server  # FastAPI, which no other command needs
-
-    server = Server(
-        in_force.server(),
-        memory=Session.memory,
-        dropped_rows=lambda: server.session.ledger.stats().dropped_rows,
-        reload=lambda: live.reload_as_json(),
-    )
-    live = LiveConfig(in_force, server.session, lambda: load(config, environment, flags), server)
     with signals.handled():
-        server.start()
-        within_s = server.settings.shutdown_s + _TO_CLOSE_S
-        with signals.answered(server.end_soon, within_s=within_s, flush=server.flush, reload=live.reload_and_tell):
-            try:
-                typer.echo(f"{server.url} serves {', '.join(server.model_ids) or 'no model yet'}")
-                server.wait()
-            finally:
-                server.stop()
+        in_force = load(config, environment, flags)
+        put_environment(in_force)
+        logs.configure(to_stderr=True, level=in_force.value("log.level"))
+
+        from hwledger_omlx.engine.session import Session
+        from hwledger_omlx.serve.server import Server  # FastAPI, which no other command needs
+
+        server = Server(
+            in_force.server(),
+            memory=Session.memory,
+            dropped_rows=lambda: server.session.ledger.stats().dropped_rows,
+            reload=lambda: live.reload_as_json(),
+        )
+        # A file that was there is missed when it is gone; it says nothing no more only when it is empty.
+        live = LiveConfig(in_force, server.session, lambda: load(in_force.file, environment, flags), server)
+        with signals.handled():
+            server.start()
+            within_s = server.settings.shutdown_s + _TO_CLOSE_S
+            with signals.answered(server.end_soon, within_s=within_s, flush=server.flush, reload=live.reload_and_tell):
+                try:
+                    typer.echo(f"{server.url} serves {', '.join(server.model_ids) or 'no model yet'}")
+                    server.wait()
+                finally:
+                    server.stop()
 
 
 def given(flags: dict[str, Any]) -> dict[str, Any]:

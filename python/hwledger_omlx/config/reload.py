@@ -4,7 +4,6 @@ Knows what of the settings goes where; nothing of how they are told (a signal, a
 """
 
 import asyncio
-import concurrent.futures
 import contextlib
 import dataclasses
 import logging
@@ -86,7 +85,9 @@ class LiveConfig:
         self._settings = config.server()
         models = [] if server is None else self._settings.models
         self._listed = {model_folder.locate(each).model_id for each in models}
-        self._leaving: dict[str, concurrent.futures.Future[None]] = {}
+        # Changed on the engine's loop only.
+        self._leaving: set[str] = set()
+        self._unloading: dict[str, asyncio.Task[None]] = {}
 
     def reload(self) -> Changes:
         """Applies what has changed, all of it or nothing. Waits for models to load; not for the engine's loop.
@@ -109,8 +110,12 @@ class LiveConfig:
         # An engine without a server is told by others which models it has.
         models = [] if self._server is None else settings.models
         folders = {folder.model_id: folder for folder in map(model_folder.locate, models)}
-        added = [each for model_id, each in folders.items() if model_id not in session.loaded]
         with contextlib.ExitStack() as undo:
+            if self._server is not None:
+                undo.callback(self._server.offer)  # what is there then
+            stayed = session.run(self._stay(set(folders)))
+            undo.callback(self._let_leave, stayed)
+            added = [each for model_id, each in folders.items() if model_id not in session.loaded]
             for folder in added:
                 undo.callback(session.unload, session.load(folder.path))
             if self._server is not None and names:
@@ -128,7 +133,7 @@ class LiveConfig:
         session.config = dataclasses.replace(settings.engine, model=session.config.model)
         if "log.level" in names:
             logs.configure(level=new.value("log.level"))
-        leaving = self._let_leave(self._listed - folders.keys(), keep=set(folders))
+        leaving = self._let_leave(self._listed - folders.keys())
         self.config, self._settings, self._listed = new, settings, set(folders)
         shown = {each.name: each for each in old.entries}
 
@@ -148,32 +153,41 @@ class LiveConfig:
             leaving=leaving,
         )
 
-    def _let_leave(self, gone: set[str], keep: set[str]) -> tuple[str, ...]:
-        for model_id in keep & self._leaving.keys():
-            self._leaving.pop(model_id).cancel()
+    def _let_leave(self, gone: set[str]) -> tuple[str, ...]:
         leaving = tuple(sorted(gone & self._session.loaded.keys()))
         for model_id in leaving:
-            if model_id not in self._leaving:
-                self._leaving[model_id] = self._session.begin(self._unload_idle(model_id))
+            self._session.begin(self._unload_idle(model_id))
         return leaving
+
+    async def _stay(self, model_ids: set[str]) -> set[str]:
+        """Has those that were to leave stay, and waits for those that are too far gone. Gives the former."""
+        stayed = self._leaving & model_ids - self._unloading.keys()
+        self._leaving -= model_ids
+        if gone := [self._unloading[each] for each in model_ids & self._unloading.keys()]:
+            await asyncio.wait(gone)
+        return stayed
 
     async def _unload_idle(self, model_id: str) -> None:
         """Unloads a model at a moment when it has no requests, and has nobody find it any more."""
-        session, server = self._session, self._server
+        self._leaving.add(model_id)
+        while model_id in self._leaving and (model := self._session.loaded.get(model_id)) is not None:
+            at = activity(model.placed)
+            if at is None or not at.requests:
+                self._leaving.discard(model_id)
+                self._unloading[model_id] = asyncio.ensure_future(asyncio.to_thread(self._unload, model_id))
+                await self._unloading[model_id]
+                del self._unloading[model_id]
+                return
+            await asyncio.sleep(_LOOK_EVERY_S)
+
+    def _unload(self, model_id: str) -> None:
         try:
-            while (model := session.loaded.get(model_id)) is not None:
-                at = activity(model.placed)
-                if at is None or not at.requests:
-                    await asyncio.to_thread(session.unload, model_id)
-                    if server is not None:
-                        await asyncio.to_thread(server.offer)
-                    return
-                await asyncio.sleep(_LOOK_EVERY_S)
+            self._session.unload(model_id)
+            if self._server is not None:
+                self._server.offer()
         except Error as error:
             # The engine was closed, or somebody else has unloaded it.
             _log.debug("%s did not have to be unloaded: %s", model_id, error)
-        finally:
-            self._leaving.pop(model_id, None)
 
     def reload_and_tell(self) -> None:
         """As `reload`, for a signal: what comes of it is logged, and trouble leaves everything as it was."""

@@ -10,7 +10,7 @@ import concurrent.futures
 import contextlib
 import logging
 import threading
-from collections.abc import Coroutine, Iterable, Mapping, Sequence
+from collections.abc import Callable, Coroutine, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, TypeVar, cast
 
@@ -335,6 +335,11 @@ class Session:
         """The ledgers of the models that are loaded now; none when the engine is closed."""
         with self._loop.held:
             return [] if self.closed else memory.ledgers(list(self._models.values()))
+
+    async def between_loads(self, work: Callable[[], None]) -> None:
+        """Does something on the engine's loop while none of the engine's models is being loaded or unloaded."""
+        async with self._pool_lock():
+            work()
 
     # -- the pool -----------------------------------------------------------------------------------------------
 

@@ -39,7 +39,7 @@ class Overlay:
         self._puts: list[_Put] = []
         self._state: Any = None
         self._sampling: Mapping[str, Any] = {}
-        save: Callable[..., None] = settings.save
+        save: Callable[..., None] = upstream.attribute(settings, "save")
 
         def save_stored(*args: Any, **kwargs: Any) -> None:
             with self._taken_back():
@@ -147,7 +147,7 @@ class ModelOverlay:
             if model_id not in model_ids:
                 near = difflib.get_close_matches(model_id, model_ids, n=1)
                 hint = f"did you mean {near[0]}?" if near else f"there are {', '.join(model_ids) or 'none'}"
-                place = _place(self._origins, model_id, next(iter(said), ""))
+                place = _place(self._origins, model_id, next(iter(said), "kv"))
                 raise ConfigError(f"{place}: no model {model_id!r} is served; {hint}")
 
     def get_settings(self, model_id: str) -> Any:

@@ -139,7 +139,7 @@ class Server:
         fork, serving = self._fork, self._uvicorn
         if fork is None or serving is None:
             raise EngineError("the server was not started")
-        self.session.run(_called(lambda: fork.reconfigure(settings)))
+        self.session.run(self.session.between_loads(lambda: fork.reconfigure(settings)))
         self.settings = settings
         self.heartbeat.stuck_after_s = settings.stuck_after_s
         serving.config.timeout_graceful_shutdown = _whole_s(settings.shutdown_s)
@@ -147,7 +147,7 @@ class Server:
     def offer(self) -> None:
         """Has requests find the models that are loaded now, and those of the folders."""
         if self._fork is not None:
-            self.session.run(_called(self._fork.offer))
+            self.session.run(self.session.between_loads(self._fork.offer))
 
     def end_soon(self) -> None:
         """Has the server take no more requests and end with those under way. Does not wait; a signal handler may."""

@@ -19,6 +19,7 @@ struct Told<'l> {
 /// What a file, variables and flags say together, as JSON: each value with its origin.
 #[pyfunction]
 #[pyo3(signature = (file, variables, flags_json))]
+#[allow(clippy::needless_pass_by_value, reason = "extracted from Python")]
 pub(crate) fn load_config(
     py: Python<'_>,
     file: Option<PathBuf>,

@@ -34,10 +34,8 @@ fn name_of(path: &Path) -> String {
 }
 
 pub(super) fn parse(file: &str, folder: &Path, bytes: &[u8]) -> Result<Node, ConfigError> {
-    let text = std::str::from_utf8(bytes).map_err(|error| ConfigError::Encoding {
-        file: file.to_owned(),
-        line: line(bytes, error.valid_up_to()),
-    })?;
+    let text = std::str::from_utf8(bytes)
+        .map_err(|error| ConfigError::Encoding { file: file.to_owned(), line: line(bytes, error.valid_up_to()) })?;
     let document = Document { file, text };
     let table = DeTable::parse(text).map_err(|error| ConfigError::Syntax {
         file: file.to_owned(),
@@ -116,5 +114,5 @@ fn decimal(number: &DeFloat<'_>) -> Option<f64> {
 
 /// The line of a byte, counted from 1.
 fn line(bytes: &[u8], at: usize) -> usize {
-    1 + bytes[..at.min(bytes.len())].iter().filter(|byte| **byte == b'\n').count()
+    bytes[..at.min(bytes.len())].split(|byte| *byte == b'\n').count()
 }

@@ -33,10 +33,8 @@ fn as_text<S: serde::Serializer>(origin: &Origin, to: S) -> Result<S::Ok, S::Err
 pub(super) fn entries(config: &Config, root: &Node) -> Vec<Entry> {
     // Its types are texts, numbers, lists and maps of texts, all of which JSON has.
     let json = serde_json::to_value(config).unwrap_or_default();
-    let mut entries: Vec<Entry> = NAMES
-        .iter()
-        .map(|name| entry(name.path().map(str::to_owned).collect(), &json, root, name.takes))
-        .collect();
+    let mut entries: Vec<Entry> =
+        NAMES.iter().map(|name| entry(name.path().map(str::to_owned).collect(), &json, root, name.takes)).collect();
     for (id, model) in json["models"].as_object().into_iter().flatten() {
         for key in model.as_object().into_iter().flatten().map(|(key, _)| key) {
             entries.push(entry(vec!["models".to_owned(), id.clone(), key.clone()], &json, root, model_takes(key)));

@@ -34,12 +34,7 @@ impl Name {
     }
 }
 
-const fn name(
-    name: &'static str,
-    variable: &'static str,
-    flags: &'static [&'static str],
-    takes: Takes,
-) -> Name {
+const fn name(name: &'static str, variable: &'static str, flags: &'static [&'static str], takes: Takes) -> Name {
     Name { name, variable, flags, takes }
 }
 
@@ -133,8 +128,15 @@ pub(super) fn misspelt(variable: &str) -> Option<String> {
     nearest(word, known).map(|near| format!("{variable} is no setting; did you mean {PREFIX}{near}?"))
 }
 
-const PATHS: &[&str] =
-    &["server.mcp_config", "server.model_dirs", "engine.home", "engine.fork", "engine.ledger", "cache.dir", "network.ca_bundle"];
+const PATHS: &[&str] = &[
+    "server.mcp_config",
+    "server.model_dirs",
+    "engine.home",
+    "engine.fork",
+    "engine.ledger",
+    "cache.dir",
+    "network.ca_bundle",
+];
 
 /// Does something with each text that is a path.
 pub(super) fn each_path(root: &mut Node, work: &mut impl FnMut(&mut String)) {

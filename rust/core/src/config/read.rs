@@ -4,8 +4,8 @@ use std::fmt::Display;
 
 use serde::de::value::StrDeserializer;
 use serde::de::{
-    self, DeserializeOwned, DeserializeSeed, Deserializer, Expected, IntoDeserializer, MapAccess, SeqAccess, Unexpected,
-    Visitor,
+    self, DeserializeOwned, DeserializeSeed, Deserializer, Expected, IntoDeserializer, MapAccess, SeqAccess,
+    Unexpected, Visitor,
 };
 use serde::forward_to_deserialize_any;
 
@@ -227,7 +227,9 @@ impl<'de> Deserializer<'de> for Reader<'_> {
         let word = match &self.0.value {
             Value::Text(text) => text.clone(),
             Value::Word(word) => word.to_ascii_lowercase(),
-            _ => return Err(de::Error::invalid_type(self.found(), &format!("one of {}", variants.join(", ")).as_str())),
+            _ => {
+                return Err(de::Error::invalid_type(self.found(), &format!("one of {}", variants.join(", ")).as_str()));
+            }
         };
         let reader: StrDeserializer<'_, Problem> = word.as_str().into_deserializer();
         reader.deserialize_enum(name, variants, visitor)

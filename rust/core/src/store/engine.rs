@@ -118,9 +118,8 @@ fn of_index(limits: &StoreLimits) -> Limits {
 }
 
 fn segment_bytes(wanted: Option<u64>, quota_bytes: u64) -> u64 {
-    let wanted = wanted.unwrap_or_else(|| {
-        (quota_bytes / SEGMENTS_OF_A_QUOTA).clamp(SMALLEST_SEGMENT_BYTES, LARGEST_SEGMENT_BYTES)
-    });
+    let wanted = wanted
+        .unwrap_or_else(|| (quota_bytes / SEGMENTS_OF_A_QUOTA).clamp(SMALLEST_SEGMENT_BYTES, LARGEST_SEGMENT_BYTES));
     wanted.min(quota_bytes / FEWEST_SEGMENTS).max(1)
 }
 

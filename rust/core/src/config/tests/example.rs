@@ -33,7 +33,11 @@ fn it_has_every_setting_in_its_order_and_each_can_be() {
     let mut last = 0;
     for name in NAMES {
         let (_, origin) = told(&loaded, name.name);
-        let line: usize = origin.strip_prefix("hwledger.toml:").unwrap_or_else(|| panic!("{} is missing", name.name)).parse().unwrap();
+        let line: usize = origin
+            .strip_prefix("hwledger.toml:")
+            .unwrap_or_else(|| panic!("{} is missing", name.name))
+            .parse()
+            .unwrap();
         assert!(line > last, "{} stands before what it comes after", name.name);
         last = line;
     }

@@ -133,7 +133,8 @@ fn a_path_of_the_file_is_one_of_its_folder_and_a_model_of_the_hub_is_none() {
 
 #[test]
 fn an_empty_variable_says_nothing_and_a_misspelt_one_is_pointed_out() {
-    let variables = [("HWLEDGER_OMLX_PORT", " "), ("HWLEDGER_OMLX_PROT", "1"), ("HWLEDGER_OMLX_CONFIG", "x"), ("PATH", "/bin")];
+    let variables =
+        [("HWLEDGER_OMLX_PORT", " "), ("HWLEDGER_OMLX_PROT", "1"), ("HWLEDGER_OMLX_CONFIG", "x"), ("PATH", "/bin")];
     let loaded = load("", &variables, &[]).unwrap();
     assert_eq!(told(&loaded, "server.port").1, "default");
     assert_eq!(loaded.warnings, ["HWLEDGER_OMLX_PROT is no setting; did you mean HWLEDGER_OMLX_PORT?"]);

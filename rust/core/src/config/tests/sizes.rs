@@ -19,7 +19,22 @@ fn units_count_by_1024_or_1000() {
     ] {
         assert_eq!(Size::parse(text).map(Size::bytes), Some(bytes), "{text}");
     }
-    for text in ["", "GiB", "20GX", "20G", "1.GiB", "1..5GiB", ".5GiB", "-1", "1e9", "8192PiB", "9223372036854775808", "1 i b", "1ib", "NaN"] {
+    for text in [
+        "",
+        "GiB",
+        "20GX",
+        "20G",
+        "1.GiB",
+        "1..5GiB",
+        ".5GiB",
+        "-1",
+        "1e9",
+        "8192PiB",
+        "9223372036854775808",
+        "1 i b",
+        "1ib",
+        "NaN",
+    ] {
         assert_eq!(Size::parse(text), None, "{text}");
     }
 }
