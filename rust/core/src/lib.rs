@@ -6,6 +6,7 @@
 #[cfg(not(fuzzing))]
 pub mod memory;
 pub mod quant;
+pub mod rpc;
 #[cfg(not(fuzzing))]
 pub mod series;
 pub mod store;
