@@ -18,6 +18,7 @@ from hwledger_omlx.cli.kv import kv_app
 from hwledger_omlx.cli.ledger import ledger_app
 from hwledger_omlx.cli.patches import patches_app
 from hwledger_omlx.cli.plan import plan
+from hwledger_omlx.cli.rpc import rpc
 from hwledger_omlx.cli.serve import serve
 from hwledger_omlx.cli.top import top
 
@@ -32,6 +33,7 @@ app.command()(demo)
 app.command()(generate)
 app.command()(chat)
 app.command()(serve)
+app.command()(rpc)
 app.command()(top)
 app.command()(plan)
 app.add_typer(patches_app, name="patches")
