@@ -64,6 +64,7 @@ def main() -> None:
     try:
         app()
     except Error as error:
-        sys.stdout.flush()
+        if sys.stdout is not None:  # as where it was closed before the start
+            sys.stdout.flush()
         typer.echo(f"hwledger-omlx: {error}", err=True)
         sys.exit(2)

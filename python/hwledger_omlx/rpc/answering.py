@@ -7,7 +7,7 @@ from collections.abc import Iterable
 from typing import Any
 
 from hwledger_omlx._native import RpcRequest
-from hwledger_omlx.errors import EngineError, Error
+from hwledger_omlx.errors import Error
 from hwledger_omlx.rpc.fields import InvalidParamsError
 
 METHOD_NOT_FOUND = -32601
@@ -16,11 +16,12 @@ INTERNAL = -32603
 FAILED = -32000
 
 logger = logging.getLogger(__name__)
+_encoder = json.JSONEncoder(allow_nan=False, separators=(",", ":"))
 
 
 def text_of(value: Any) -> str:
     """JSON of one line, ASCII."""
-    return json.dumps(value, allow_nan=False, separators=(",", ":"))
+    return _encoder.encode(value)
 
 
 def succeed(request: RpcRequest, result: Any) -> None:
@@ -46,8 +47,3 @@ def refuse_unknown(request: RpcRequest, known: Iterable[str]) -> None:
     hint = f"did you mean {near[0]!r}?" if near else "protocol.version names them"
     message = f"no method {request.method[:100]!r}; {hint}"
     request.error(METHOD_NOT_FOUND, message, text_of({"class": "RequestError", "message": message}))
-
-
-def too_many(most: int) -> EngineError:
-    """The refusal of a call beyond the bound."""
-    return EngineError(f"{most} calls are under way, and no more are taken; wait for one of them to end")

@@ -85,10 +85,11 @@ def _ended(events: "queue.SimpleQueue[Event | Exception]") -> Generation | None:
 
 
 class _Seen:
-    """The samples of one model while the request ran. Others that run at the same time are in them."""
+    """The samples of one model from the next prefill on. Requests that run at the same time are in them."""
 
     def __init__(self, model_id: str) -> None:
         self._model_id = model_id
+        self._began = False
         self._highest: MemoryEvent | None = None
         self._prefill_peak: int | None = None
         self._faults: list[int] = []
@@ -98,6 +99,10 @@ class _Seen:
         """Those that there are."""
         while (sample := samples.poll()) is not None:
             if sample.model_id == self._model_id:
+                # Before, there may be what an earlier request has left.
+                self._began = self._began or sample.phase == "prefill"
+                if not self._began:
+                    continue
                 self._count += 1
                 if self._highest is None or sum(sample.layer_bytes) >= sum(self._highest.layer_bytes):
                     self._highest = sample

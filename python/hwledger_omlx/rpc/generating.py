@@ -1,6 +1,5 @@
 """`generate` and `cancel`: a request of the engine, its text as notifications, its end as the answer."""
 
-import logging
 from typing import TYPE_CHECKING, Any
 
 from hwledger_omlx._native import RpcRequest, RpcTextStream
@@ -8,6 +7,7 @@ from hwledger_omlx.engine.events import DoneEvent, Event, Generation, TokenEvent
 from hwledger_omlx.engine.request import GenerateRequest
 from hwledger_omlx.errors import RequestError
 from hwledger_omlx.rpc.answering import fail, succeed
+from hwledger_omlx.rpc.calls import Calls
 from hwledger_omlx.rpc.fields import (
     LIST,
     NUMBER,
@@ -24,14 +24,12 @@ from hwledger_omlx.rpc.method import Method
 if TYPE_CHECKING:
     from hwledger_omlx.rpc.service import Service
 
-logger = logging.getLogger(__name__)
-
 
 def _generate(service: "Service", params: dict[str, Any], call: RpcRequest) -> None:
     request = _request(service, params)
     text = service.connection.stream("token", request.request_id) if params["stream"] else None
     service.calls.begin()
-    answer = _Answer(service, call, text)
+    answer = Answer(service.calls, call, text)
     try:
         service.session.submit(request, answer.take)
     except BaseException:
@@ -39,11 +37,17 @@ def _generate(service: "Service", params: dict[str, Any], call: RpcRequest) -> N
         raise
 
 
-class _Answer:
-    """Takes the events of one request, on the engine's thread, and never waits there."""
+class Answer:
+    """Takes the events of one request, on the engine's thread, and never waits there.
 
-    def __init__(self, service: "Service", call: RpcRequest, text: RpcTextStream | None) -> None:
-        self._service = service
+    Args:
+        calls: counts this one until its end.
+        call: what is answered.
+        text: where the text goes as it comes; None where the answer has it whole.
+    """
+
+    def __init__(self, calls: Calls, call: RpcRequest, text: RpcTextStream | None) -> None:
+        self._calls = calls
         self._call = call
         self._text = text
 
@@ -61,7 +65,7 @@ class _Answer:
             else:
                 fail(self._call, event)
         finally:
-            self._service.calls.end()
+            self._calls.end()
 
 
 def _request(service: "Service", params: dict[str, Any]) -> GenerateRequest:

@@ -64,7 +64,7 @@ NOTIFICATIONS = (
             "unix_s": "Seconds since 1970.",
             "model_id": "The model.",
             "phase": "What the time up to it was spent on: `idle`, `restore`, `prefill`, `join` or `decode`.",
-            "request_id": "For whom, where it was for one request.",
+            "request_id": "For whom, where it was for one request that still runs.",
             "chunk": "Of its prompt, from 1, in prefill.",
             "requests": "That have caches.",
             "layers": "A list of `layer` and `kv_bytes`, of all requests.",

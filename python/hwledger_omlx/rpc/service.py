@@ -2,48 +2,16 @@
 
 import contextlib
 import importlib.metadata
-import threading
 import time
 from pathlib import Path
 
 from hwledger_omlx._native import RpcConnection
 from hwledger_omlx.engine.activity import activity
 from hwledger_omlx.engine.session import Session
-from hwledger_omlx.rpc.answering import too_many
+from hwledger_omlx.rpc.calls import Calls
 from hwledger_omlx.rpc.memory_stream import MemoryStream
 from hwledger_omlx.rpc.settings import RpcSettings
 from hwledger_omlx.serve.heartbeat import Heartbeat
-
-
-class Calls:
-    """Counts the calls that have begun and not ended."""
-
-    def __init__(self, most: int) -> None:
-        self._most = most
-        self._count = 0
-        self._changed = threading.Condition()
-
-    def begin(self) -> None:
-        """One more.
-
-        Raises:
-            EngineError: there are as many as there may be.
-        """
-        with self._changed:
-            if self._count >= self._most:
-                raise too_many(self._most)
-            self._count += 1
-
-    def end(self) -> None:
-        """One less."""
-        with self._changed:
-            self._count -= 1
-            self._changed.notify_all()
-
-    def wait_for_none(self, at_most_s: float) -> bool:
-        """Waits until none is under way, or for so long. Whether that is so."""
-        with self._changed:
-            return self._changed.wait_for(lambda: self._count == 0, at_most_s)
 
 
 class Service:

@@ -31,7 +31,7 @@ fn what_is_no_request_is_rejected_with_its_id_where_it_has_one() {
         (r#"{"jsonrpc":"2.0","method":"x","id":1,"params":{"a":1e400}}"#, Id::Null, Code::Parse, "out of range"),
         (r#"{"jsonrpc":"2.0","method":"\ud800","id":1}"#, Id::Null, Code::Parse, "no JSON"),
         (r#"{"jsonrpc":"2.0","method":"x","id":1} {}"#, Id::Null, Code::Parse, "trailing"),
-        ("1", Id::Null, Code::InvalidRequest, "an object"),
+        ("1", Id::Null, Code::InvalidRequest, "a JSON object"),
         ("[]", Id::Null, Code::InvalidRequest, "at least one"),
         (r#"{"jsonrpc":"2.0","method":1,"id":5}"#, Id::Number(5.into()), Code::InvalidRequest, "names its method"),
         (r#"{"jsonrpc":"2.0","result":1,"id":5}"#, Id::Number(5.into()), Code::InvalidRequest, "names its method"),
