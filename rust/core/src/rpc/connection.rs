@@ -139,7 +139,7 @@ impl Connection {
             return Ok(false); // a signal, which the caller looks after
         }
         let [readable, woken, closed] = polled.map(|each| each.revents());
-        if closed.intersects(PollFlags::ERR | PollFlags::HUP | PollFlags::NVAL) {
+        if closed.intersects(PollFlags::ERR | PollFlags::HUP) {
             self.output.fail("its reader is gone");
         }
         if !woken.is_empty() {
