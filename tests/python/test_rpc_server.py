@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 
 import hwledger_omlx as hw
+from hwledger_omlx.engine import upstream
 from hwledger_omlx.memory.records import MemoryEvent
 from hwledger_omlx.rpc import RpcServer, RpcSettings, end_soon
 from hwledger_omlx.rpc.calls import Calls
@@ -88,7 +89,7 @@ def generate(request_id: str, max_tokens: int, **params: Any) -> dict[str, Any]:
 
 def wait_for_both(served: Served, made: threading.Semaphore) -> None:
     """Has `made` count the requests that have ended in the engine."""
-    submit = served.server._session.submit
+    submit = served.server.session.submit
 
     def submitted(request: Any, deliver: Any) -> str:
         def delivered(event: Any) -> None:
@@ -98,7 +99,7 @@ def wait_for_both(served: Served, made: threading.Semaphore) -> None:
 
         return submit(request, delivered)
 
-    served.server._session.submit = submitted  # type: ignore[method-assign]
+    served.server.session.submit = submitted  # type: ignore[method-assign]
 
 
 @pytest.fixture(autouse=True)
@@ -298,3 +299,24 @@ def test_samples_that_come_too_soon_are_counted_and_faults_have_a_rate() -> None
     assert (last["page_faults_per_s"], last["prefill_peak_bytes"], last["missed"]) == (2.0, 90, 5)
     assert last["layers"] == [{"layer": 0, "kv_bytes": 1}]
     assert (other["page_faults_per_s"], other["prefill_peak_bytes"]) == (None, None)
+
+
+def test_a_model_that_does_not_get_on_is_stuck(tiny_model: Path) -> None:
+    served = Served(models=[tiny_model], stuck_after_s=0.2)
+    served.send({"id": 0, "method": "health"})
+    assert served.answer(0)["result"]["status"] == "ok"
+    (model,) = served.server.session.loaded.values()
+    hold = threading.Event()
+    # Its inference thread is busy with one thing, and a request waits for it.
+    upstream.requests_of(model.engine).engine._mlx_executor.submit(hold.wait, PATIENCE_S)
+    served.send(generate("r", 5))
+    seen: set[str] = set()
+    number = 0
+    while "stuck" not in seen:
+        number += 1
+        served.send({"id": number, "method": "health"})
+        seen.add(served.answer(number)["result"]["status"])
+        assert seen <= {"ok", "busy", "stuck"}
+    hold.set()
+    assert served.answer("r")["result"]["completion_tokens"] == 5
+    assert served.ended() == 0

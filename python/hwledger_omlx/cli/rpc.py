@@ -1,13 +1,17 @@
 """`hwledger-omlx rpc`: JSON-RPC 2.0 over standard input and output, for a program that starts this one."""
 
+import os
+import signal
+from collections.abc import Callable
 from pathlib import Path
+from types import FrameType
 from typing import Annotated
 
 import typer
 
 from hwledger_omlx import EngineConfig, PagedCache, logs
 from hwledger_omlx.cli import options
-from hwledger_omlx.cli.serve import LogLevel, _end_on_signals
+from hwledger_omlx.cli.serve import LogLevel
 
 
 def rpc(
@@ -70,3 +74,17 @@ def rpc(
     )
     _end_on_signals(server.end_soon)
     raise typer.Exit(server.run())
+
+
+def _end_on_signals(end_soon: Callable[[], None]) -> None:
+    told = False
+
+    def end(number: int, _: FrameType | None) -> None:
+        nonlocal told
+        if told:
+            os._exit(128 + number)  # the store opens all the same
+        told = True
+        end_soon()
+
+    for each in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(each, end)

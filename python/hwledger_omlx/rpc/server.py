@@ -56,7 +56,7 @@ class RpcServer:
     def __init__(self, settings: RpcSettings, input_fd: int = 0, output_fd: int = 1) -> None:
         self._settings = settings
         self._descriptors = (input_fd, output_fd)
-        self._session = Session(settings.engine)
+        self.session = Session(settings.engine)
         self._connection: RpcConnection | None = None
         self._ending = False
 
@@ -76,7 +76,7 @@ class RpcServer:
                     reading, writing, message_bytes=settings.message_bytes, queue_bytes=settings.queue_bytes
                 )
                 with self._started():
-                    self._serve(Service(self._session, connection, settings))
+                    self._serve(Service(self.session, connection, settings))
                 self._write_rest(connection)
         finally:
             _servers.discard(self)
@@ -85,15 +85,15 @@ class RpcServer:
     @contextlib.contextmanager
     def _started(self) -> Iterator[None]:
         folders = [model_folder.locate(model) for model in self._settings.models]
-        self._session.start()
+        self.session.start()
         try:
             for folder in folders:
                 if not self._ending:
-                    self._session.load(folder.path)
+                    self.session.load(folder.path)
             yield
         finally:
             # What runs is cancelled, and its answers go into the queue.
-            self._session.close()
+            self.session.close()
 
     def _serve(self, service: Service) -> None:
         with (
@@ -109,9 +109,9 @@ class RpcServer:
                     f"the client closed its end ({error}); what still ran for it was cancelled"
                 ) from error
             finally:
-                service.memory.stop()
+                service.close()
                 # First, for threads of ours may wait for it.
-                self._session.close()
+                self.session.close()
 
     def _receive(self, service: Service, executors: dict[str, ThreadPoolExecutor]) -> None:
         while not self._ending:

@@ -2,6 +2,7 @@
 
 import contextlib
 import importlib.metadata
+import threading
 import time
 from pathlib import Path
 
@@ -12,6 +13,9 @@ from hwledger_omlx.rpc.calls import Calls
 from hwledger_omlx.rpc.memory_stream import MemoryStream
 from hwledger_omlx.rpc.settings import RpcSettings
 from hwledger_omlx.serve.heartbeat import Heartbeat
+
+_LOOKS_A_LIMIT = 12
+_MOST_S_BETWEEN_LOOKS = 5.0
 
 
 class Service:
@@ -32,7 +36,19 @@ class Service:
         self.mlx_version = importlib.metadata.version("mlx")
         self._began_s = time.monotonic()
         self._heartbeat = Heartbeat(lambda: session.loaded, settings.stuck_after_s)
-        session.begin(self._heartbeat.watch())
+        self._over = threading.Event()
+        threading.Thread(target=self._watch, name="hwledger-rpc-heartbeat", daemon=True).start()
+
+    def close(self) -> None:
+        """Ends what was begun here, the engine apart."""
+        self.memory.stop()
+        self._over.set()
+
+    def _watch(self) -> None:
+        # On a thread that is none of the engine's, so that it goes on where the engine hangs.
+        pause_s = min(_MOST_S_BETWEEN_LOOKS, self.settings.stuck_after_s / _LOOKS_A_LIMIT)
+        while not self._over.wait(pause_s):
+            self._heartbeat.look()
 
     @property
     def uptime_s(self) -> float:
