@@ -336,6 +336,21 @@ class Session:
         with self._lifecycle:
             return [] if self._closed else memory.ledgers(list(self._models.values()))
 
+    def limit_context(self, model_id: str, context_tokens: int) -> None:
+        """Has requests of a model take no more tokens than that, prompt and answer together, if it allows as many.
+
+        Raises:
+            ModelError: no model of that id is loaded.
+        """
+
+        async def limit() -> None:
+            model = self._model(model_id, ModelError)
+            allowed = model.folder.context_tokens
+            fewest = context_tokens if allowed is None else min(allowed, context_tokens)
+            self._models[model_id] = replace(model, folder=replace(model.folder, context_tokens=fewest))
+
+        self.run(limit())
+
     # -- the pool -----------------------------------------------------------------------------------------------
 
     def _pool_lock(self) -> asyncio.Lock:
@@ -445,20 +460,3 @@ class Session:
             return self.begin(work).result()
         except concurrent.futures.CancelledError as error:
             raise EngineClosedError("the engine was closed meanwhile") from error
-
-    # -- limits -------------------------------------------------------------------------------------------------
-
-    def limit_context(self, model_id: str, context_tokens: int) -> None:
-        """Has requests of a model take no more tokens than that, prompt and answer together, if it allows as many.
-
-        Raises:
-            ModelError: no model of that id is loaded.
-        """
-
-        async def limit() -> None:
-            model = self._model(model_id, ModelError)
-            allowed = model.folder.context_tokens
-            fewest = context_tokens if allowed is None else min(allowed, context_tokens)
-            self._models[model_id] = replace(model, folder=replace(model.folder, context_tokens=fewest))
-
-        self.run(limit())
