@@ -34,6 +34,9 @@ __all__ = [
     "ModelShape",
     "RequestError",
     "Restored",
+    "RpcConnection",
+    "RpcRequest",
+    "RpcTextStream",
     "Saved",
     "SeriesError",
     "Snapshot",
@@ -886,3 +889,93 @@ def supervise(program: str | PathLike[str], arguments: Sequence[str], *, silence
 
 def beat_byte(kind: str) -> bytes:
     """What a supervised process writes to its supervisor's pipe: `well`, `stuck` (start me anew) or `ending`."""
+
+@final
+class RpcConnection:
+    """One client of JSON-RPC: its requests, and the queue of what is sent to it. Usable from any thread."""
+
+    def __new__(cls, input_fd: int, output_fd: int, *, message_bytes: int, queue_bytes: int) -> Self:
+        """Reads from copies of one descriptor and writes to the other's.
+
+        Args:
+            input_fd: what to read.
+            output_fd: what to write, on a thread of its own.
+            message_bytes: longest message that is read.
+            queue_bytes: while more waits to be written, nothing is read.
+
+        Raises:
+            OSError: a descriptor is not open.
+        """
+
+    def receive(self, at_most_s: float) -> list[RpcRequest] | None:
+        """The next requests, for one thread at a time. What is no request has been answered.
+
+        None of them after so long, when it was woken, or when a signal came. None when there will be none.
+
+        Raises:
+            BrokenPipeError: the other end does not read any more.
+        """
+
+    def wake(self) -> None:
+        """Ends a wait in `receive`, or the next one."""
+
+    def notify(self, method: str, params_json: str) -> None:
+        """Sends a notification. Never waits."""
+
+    def stream(self, method: str, request_id: str) -> RpcTextStream:
+        """The text of one request as notifications with `request_id` and `text`."""
+
+    def wait_for_room(self, at_most_s: float) -> bool:
+        """Waits until no more than `queue_bytes` wait to be written, or for so long. Whether that is so."""
+
+    def flush(self, at_most_s: float) -> bool:
+        """Waits until all is written, or for so long. Whether that is so."""
+
+    @property
+    def waiting_bytes(self) -> int:
+        """What waits to be written."""
+
+    @property
+    def broken(self) -> str | None:
+        """Why nothing can be written any more; None where it can."""
+
+    def close(self) -> None:
+        """Takes nothing more to send; what waits is still written."""
+
+@final
+class RpcRequest:
+    """A request that waits for its answer. Left without, it is answered as an internal error."""
+
+    @property
+    def method(self) -> str:
+        """What is called."""
+
+    @property
+    def params(self) -> dict[str, object] | list[object] | None:
+        """None where there are none."""
+
+    @property
+    def is_notification(self) -> bool:
+        """Whether nobody waits for an answer."""
+
+    def result(self, result_json: str) -> None:
+        """Answers with a result, JSON of one line.
+
+        Raises:
+            RuntimeError: it was answered before.
+        """
+
+    def error(self, code: int, message: str, data_json: str | None = None) -> None:
+        """Answers with an error; its data are JSON of one line.
+
+        Raises:
+            ValueError: the code is none of the protocol's.
+            RuntimeError: it was answered before.
+        """
+
+@final
+class RpcTextStream:
+    """The text of one request as it comes."""
+
+    def send(self, text: str) -> None:
+        """Sends a piece; joined to the last one while that waits for room. Never waits."""

@@ -22,6 +22,8 @@ from hwledger_omlx.errors import Error
 
 logger = logging.getLogger(__name__)
 
+TO_CLOSE_S = 30.0
+"""What an engine may take to close, beyond the time that answers have to end."""
 _FLUSH_S = 10.0
 _ENDING = (signal.SIGTERM, signal.SIGINT)
 

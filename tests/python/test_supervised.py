@@ -41,7 +41,8 @@ if place == "load":
 if place == "flush":
     from hwledger_omlx.engine.kv_cache import KvCache
     KvCache.close = hang
-    sys.modules["hwledger_omlx.cli.serve"]._TO_CLOSE_S = float(os.environ["TO_CLOSE_S"])
+    from hwledger_omlx import signals
+    signals.TO_CLOSE_S = float(os.environ["TO_CLOSE_S"])
 sys.exit(cli.run(sys.argv[1:]))
 """
 PROMPT = "hello " * 60

@@ -20,6 +20,7 @@ from hwledger_omlx.cli.kv import kv_app
 from hwledger_omlx.cli.ledger import ledger_app
 from hwledger_omlx.cli.patches import patches_app
 from hwledger_omlx.cli.plan import plan
+from hwledger_omlx.cli.rpc import rpc
 from hwledger_omlx.cli.serve import serve
 from hwledger_omlx.cli.top import top
 
@@ -34,6 +35,7 @@ app.command()(demo)
 app.command()(generate)
 app.command()(chat)
 app.command()(serve)
+app.command()(rpc)
 app.command()(top)
 app.command()(plan)
 app.add_typer(patches_app, name="patches")
@@ -77,7 +79,8 @@ def run(arguments: Sequence[str], *, program: str | None = None) -> int:
     except SystemExit as end:
         return end.code if isinstance(end.code, int) else int(end.code is not None)
     except Error as error:
-        sys.stdout.flush()
+        if sys.stdout is not None:  # as where it was closed before the start
+            sys.stdout.flush()
         typer.echo(f"hwledger-omlx: {error}", err=True)
         return 2
     return 0

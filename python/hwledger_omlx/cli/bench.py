@@ -222,6 +222,24 @@ def host(
     finish(report, as_json=as_json, check=check)
 
 
+@bench_app.command()
+def rpc(
+    rounds: Rounds = 5,
+    requests: Annotated[int, typer.Option(min=1, help="Requests of each kind in a turn, and tokens.")] = 50_000,
+    as_json: options.Json = False,
+    check: Check = False,
+) -> None:
+    """How many messages a second JSON-RPC carries, through a real process and its pipes. Bar: 20,000.
+
+    Prints a table, or with --json the results as bench engine has them.
+    """
+    from hwledger_omlx.measure.rpc_bench import RpcBench
+
+    with progress_of_turns("bench rpc") as on_turn:
+        report = RpcBench(rounds=rounds, requests=requests).run(on_turn)
+    finish(report, as_json=as_json, check=check)
+
+
 def finish(report: Report, *, as_json: bool, check: bool) -> None:
     """Prints the report and sets the exit code: 1 for a missed bar where `check` asks for it."""
     report.print(as_json=as_json)

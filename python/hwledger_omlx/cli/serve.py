@@ -55,8 +55,6 @@ REFUSED = {
 
 _UNIT_OF_OMLX = re.compile(r"(?<=[KMGT])B\s*$", re.IGNORECASE)
 
-_TO_CLOSE_S = 30.0
-"""What the engine may take to close, beyond the time that answers have to end."""
 _LONGEST_START_S = 60.0
 """What Python may take to import all there is, before the first heartbeat."""
 
@@ -178,9 +176,8 @@ def serve(
     )
     environment = dict(os.environ)
     if restart_stuck and not supervision.is_supervised():
-        asked_s = (
-            load(config, environment, flags).server().restart_after_s
-        )  # what is wrong is said before a child is started
+        # What is wrong with them is said before a child is started.
+        asked_s = load(config, environment, flags).server().restart_after_s
         raise typer.Exit(supervision.supervise_this_command(silence_s=max(_LONGEST_START_S, asked_s)))
     with signals.handled():
         in_force = load(config, environment, flags)
@@ -198,15 +195,14 @@ def serve(
         )
         # A file that was there is missed when it is gone; it says nothing no more only when it is empty.
         live = LiveConfig(in_force, server.session, lambda: load(in_force.file, environment, flags), server)
-        with signals.handled():
-            server.start()
-            within_s = server.settings.shutdown_s + _TO_CLOSE_S
-            with signals.answered(server.end_soon, within_s=within_s, flush=server.flush, reload=live.reload_and_tell):
-                try:
-                    typer.echo(f"{server.url} serves {', '.join(server.model_ids) or 'no model yet'}")
-                    server.wait()
-                finally:
-                    server.stop()
+        server.start()
+        within_s = server.settings.shutdown_s + signals.TO_CLOSE_S
+        with signals.answered(server.end_soon, within_s=within_s, flush=server.flush, reload=live.reload_and_tell):
+            try:
+                typer.echo(f"{server.url} serves {', '.join(server.model_ids) or 'no model yet'}")
+                server.wait()
+            finally:
+                server.stop()
 
 
 def given(flags: dict[str, Any]) -> dict[str, Any]:

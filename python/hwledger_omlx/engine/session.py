@@ -11,6 +11,7 @@ import contextlib
 import logging
 import threading
 from collections.abc import Callable, Coroutine, Iterable, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, TypeVar, cast
 
@@ -340,6 +341,21 @@ class Session:
         """Does something on the engine's loop while none of the engine's models is being loaded or unloaded."""
         async with self._pool_lock():
             work()
+
+    def limit_context(self, model_id: str, context_tokens: int) -> None:
+        """Has requests of a model take no more tokens than that, prompt and answer together, if it allows as many.
+
+        Raises:
+            ModelError: no model of that id is loaded.
+        """
+
+        async def limit() -> None:
+            model = self._model(model_id, ModelError)
+            allowed = model.folder.context_tokens
+            fewest = context_tokens if allowed is None else min(allowed, context_tokens)
+            self._models[model_id] = replace(model, folder=replace(model.folder, context_tokens=fewest))
+
+        self.run(limit())
 
     # -- the pool -----------------------------------------------------------------------------------------------
 

@@ -17,6 +17,7 @@ mod memory;
 mod open_stores;
 mod opening;
 mod plan;
+mod rpc;
 mod saving;
 mod series;
 mod store;
@@ -59,6 +60,8 @@ pub mod native {
     use super::memory::{LayerMemory, MemoryTables, Words, memory_report, wait_for_memory_sample};
     #[pymodule_export]
     use super::plan::{ModelShape, known_model_types};
+    #[pymodule_export]
+    use super::rpc::{RpcConnection, RpcRequest, RpcTextStream};
     #[pymodule_export]
     use super::saving::{Saved, Snapshot};
     #[pymodule_export]
