@@ -128,6 +128,16 @@ class Metrics:
         encode, media_type = choose_encoder(accept)
         return encode(self._registry), media_type
 
+    def prompt_tokens(self, model_ids: Iterable[str]) -> dict[str, tuple[int, int]]:
+        """By model, prompt tokens of the requests that ended, and those of them whose KV was restored."""
+        counters = (self._prompt_tokens, self._cached_tokens)
+        counted = [
+            {sample.labels["model"]: int(sample.value) for family in each.collect() for sample in family.samples
+             if sample.name.endswith("_total")}
+            for each in counters
+        ]  # fmt: skip
+        return {each: (counted[0].get(each, 0), counted[1].get(each, 0)) for each in model_ids}
+
     def _count(self, record: RequestRecord) -> None:
         # On the inference thread: additions only.
         model = record.model_id
