@@ -1,16 +1,27 @@
-"""The cache panel of the fork's admin page, with the figures of our cache in it. Knows the page's field names.
+"""The first page of the fork's admin dashboard, with the figures of our cache and metrics. Knows its field names.
 
-The page has a row for each loaded model and adds up the rates of all rows. What is known of the store as a whole only
-(its files, its hot tier, evictions) stands in the first row.
+Its cache panel has a row for each loaded model and adds up the rates of all rows. What is known of the store as a whole
+only (its files, its hot tier, evictions) stands in the first row.
 """
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from typing import Any
 
 from hwledger_omlx.cache.reports import StoreInfo
 from hwledger_omlx.cache.stats import CacheStats
+from hwledger_omlx.serve.metrics import Totals
 
 BLOCK_TOKENS = 256
+
+
+def speeds(totals: Collection[Totals]) -> dict[str, float]:
+    """The page's average speeds. The fork takes prefill for decoding in every answer that is not streamed."""
+    prefilled = sum(each.prompt_tokens - each.cached_tokens for each in totals)
+    decoded = sum(each.completion_tokens for each in totals)
+    return {
+        "avg_prefill_tps": _per_second(prefilled, sum(each.prefill_s for each in totals)),
+        "avg_generation_tps": _per_second(decoded, sum(each.decode_s for each in totals)),
+    }
 
 
 def cache_panel(
@@ -19,7 +30,7 @@ def cache_panel(
     info: StoreInfo,
     stats: CacheStats,
     hot_limit_bytes: int,
-    prompt_tokens: Mapping[str, tuple[int, int]],
+    totals: Mapping[str, Totals],
 ) -> dict[str, Any]:
     """The page's `runtime_cache`.
 
@@ -28,9 +39,9 @@ def cache_panel(
         info: what the store holds, by model.
         stats: what it did.
         hot_limit_bytes: most that its hot tier may take.
-        prompt_tokens: by the id of each model to be shown, prompt tokens so far and those of them that were restored.
+        totals: of the requests so far, by the id of each model to be shown.
     """
-    rows = [_row(model_id, *counted, info) for model_id, counted in prompt_tokens.items()]
+    rows = [_row(model_id, each, info) for model_id, each in totals.items()]
     if rows:
         rows[0] |= {
             "num_files": info.segments,
@@ -57,11 +68,12 @@ def cache_panel(
     }
 
 
-def _row(model_id: str, prompt_tokens: int, restored_tokens: int, info: StoreInfo) -> dict[str, Any]:
+def _row(model_id: str, totals: Totals, info: StoreInfo) -> dict[str, Any]:
     # A tenant's prompts are labelled model/tenant.
     spaces = [space for space in info.namespaces if space.label.partition("/")[0] == model_id]
     blocks = sum(space.blocks for space in spaces)
-    computed_tokens = prompt_tokens - restored_tokens
+    restored_tokens = round(totals.cached_tokens)
+    computed_tokens = round(totals.prompt_tokens) - restored_tokens
     return {
         "id": model_id,
         "block_size": BLOCK_TOKENS,
@@ -84,3 +96,7 @@ def _row(model_id: str, prompt_tokens: int, restored_tokens: int, info: StoreInf
 
 def _share(part: int, rest: int) -> float:
     return part / (part + rest) if part + rest else 0.0
+
+
+def _per_second(count: float, duration_s: float) -> float:
+    return round(count / duration_s, 1) if duration_s else 0.0

@@ -20,7 +20,7 @@ from hwledger_omlx.engine import upstream
 from hwledger_omlx.engine.session import Session
 from hwledger_omlx.errors import EngineError, Error, StoreError
 from hwledger_omlx.fork.home import fork_home
-from hwledger_omlx.serve.admin import cache_panel
+from hwledger_omlx.serve.admin import cache_panel, speeds
 from hwledger_omlx.serve.bodies import CheckedBodies
 from hwledger_omlx.serve.failures import AnthropicErrors, failed
 from hwledger_omlx.serve.health import Health
@@ -129,35 +129,38 @@ class ForkServer:
             said = {**await self._server.health(), **await run_in_threadpool(health.report)}
             return JSONResponse(said, status_code=503 if said["status"] == "stuck" else 200)
 
-        if self._session.cache.kind == "paged":
-            self._show_our_cache(outer, metrics)
+        self._add_to_admin_page(outer, metrics)
         outer.mount("/", self._app)
         served = _V1Too(AnthropicErrors(CheckedBodies(outer)))
         return served if self._wanted.is_local else _KeyRequired(served, self._settings)
 
-    def _show_our_cache(self, outer: FastAPI, metrics: Metrics) -> None:
-        """Has the admin page show and clear our cache; the fork's own, which it asks otherwise, is off."""
+    def _add_to_admin_page(self, outer: FastAPI, metrics: Metrics) -> None:
+        """Has the admin page show our metrics, and show and clear our cache; the fork's own is off then."""
         session, page = self._session, upstream.module("admin.routes")
         admin = [Depends(upstream.attribute(page, "require_admin"))]
         config = session.config.paged_cache
+        is_ours = session.cache.kind == "paged"
 
         @outer.get("/admin/api/stats", dependencies=admin)
         async def read_stats(model: str = "", scope: str = "session") -> dict[str, Any]:
             said: dict[str, Any] = await page.get_server_stats(model=model, scope=scope, is_admin=True)
             asked = upstream.attribute(self._server, "resolve_model_id")(model) if model else None
-            counted = metrics.prompt_tokens([each for each in session.loaded if asked in (None, each)])
-            try:
-                info = await run_in_threadpool(session.cache.info)
-            except StoreError:
-                return said  # it was closed meanwhile
-            said["runtime_cache"] = cache_panel(
-                said["runtime_cache"],
-                info=info,
-                stats=session.cache.stats(),
-                hot_limit_bytes=0 if config is None else config.hot_bytes,
-                prompt_tokens=counted,
-            )
+            totals = metrics.totals(each for each in session.loaded if asked in (None, each))
+            if scope == "session":
+                said |= speeds(totals.values())
+            if is_ours:
+                with contextlib.suppress(StoreError):  # it is being closed
+                    said["runtime_cache"] = cache_panel(
+                        said["runtime_cache"],
+                        info=await run_in_threadpool(session.cache.info),
+                        stats=session.cache.stats(),
+                        hot_limit_bytes=0 if config is None else config.hot_bytes,
+                        totals=totals,
+                    )
             return said
+
+        if not is_ours:
+            return
 
         @outer.post("/admin/api/ssd-cache/clear", dependencies=admin)
         def clear() -> dict[str, Any]:
