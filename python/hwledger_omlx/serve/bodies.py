@@ -1,7 +1,8 @@
 """What the fork does not look for in the body of a request: checked, or put in its words, before it reads the body.
 
-It takes any number for `max_tokens` and the rest, fails inside on a conversation without messages, and does not know
-`max_completion_tokens`, which OpenAI has in place of `max_tokens` and LangChain sends. What is wrong in kind (a text
+It takes any number for `max_tokens` and the rest, fails inside on a conversation without messages, calls tools that the
+request says not to call, and does not know `max_completion_tokens`, which OpenAI has in place of `max_tokens` and
+LangChain sends. What is wrong in kind (a text
 for a number, no JSON at all) it refuses by itself, in the words of its own models, so that is left to it.
 """
 
@@ -86,10 +87,12 @@ def checked(body: bytes, prompt: str) -> bytes:
         raise RequestError(f"{prompt} is empty; give at least one message, or some text")
     if said.get("n") not in (None, 1):
         raise RequestError(f"n must be 1, not {said['n']!r}: one request has one answer; send it again for another")
-    if said.get("max_completion_tokens") is None or said.get("max_tokens") is not None:
-        return body
-    said["max_tokens"] = said["max_completion_tokens"]
-    return json.dumps(said).encode()
+    more: dict[str, Any] = {}
+    if said.get("max_completion_tokens") is not None and said.get("max_tokens") is None:
+        more["max_tokens"] = said["max_completion_tokens"]
+    if said.get("tool_choice") in ("none", {"type": "none"}):
+        more["tools"] = None
+    return json.dumps(said | more).encode() if more else body
 
 
 async def _whole(receive: Receive) -> bytes | None:
