@@ -13,6 +13,7 @@ from pathlib import Path
 import httpx
 import psutil
 from prometheus_client.parser import text_string_to_metric_families
+from safetensors.numpy import load_file, save_file
 
 import client_models
 from hwledger_omlx.fork import probe_model
@@ -56,7 +57,7 @@ def served(folder: Path) -> Iterator[Served]:
     offered = folder / "models"
     client_models.write_caller(offered / "caller")
     client_models.write_embedder(offered / "embedder")
-    probe_model.write(offered / "tiny")
+    _never_ending(probe_model.write(offered / "tiny"))
     (probe_model.write(offered / "broken") / "tokenizer.json").unlink()
     command = [sys.executable, "-m", "hwledger_omlx.cli", "serve", str(NOTES)]
     options = ["--model-dir", offered, "--cache-dir", folder / "kv", "--api-key", KEY, "--port", "0"]
@@ -82,6 +83,13 @@ def served(folder: Path) -> Iterator[Served]:
             assert process.wait(60) == 0
         finally:
             process.kill()
+
+
+def _never_ending(model: Path) -> None:
+    """Greedily, the model's special tokens never come, for it has no weights for them."""
+    weights = load_file(model / "model.safetensors")
+    weights["model.embed_tokens.weight"][:4] = 0
+    save_file(weights, model / "model.safetensors", metadata={"format": "mlx"})
 
 
 def until(holds: Callable[[], bool], what: str) -> None:

@@ -27,6 +27,7 @@ from hwledger_omlx.serve.health import Health
 from hwledger_omlx.serve.heartbeat import Heartbeat
 from hwledger_omlx.serve.metrics import Metrics
 from hwledger_omlx.serve.settings import ServerSettings
+from hwledger_omlx.serve.turns import Turns
 
 
 class ForkServer:
@@ -131,7 +132,9 @@ class ForkServer:
 
         self._add_to_admin_page(outer, metrics)
         outer.mount("/", self._app)
-        served = _V1Too(AnthropicErrors(CheckedBodies(outer)))
+        # Enough for a full batch and the next one, and so few that the fork's scheduler refuses none.
+        turns = Turns(max(2 * self._session.config.max_concurrent_requests, 16))
+        served = _V1Too(AnthropicErrors(CheckedBodies(outer, turns)))
         return served if self._wanted.is_local else _KeyRequired(served, self._settings)
 
     def _add_to_admin_page(self, outer: FastAPI, metrics: Metrics) -> None:

@@ -14,6 +14,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from hwledger_omlx.engine.request import GenerateRequest
 from hwledger_omlx.errors import RequestError
 from hwledger_omlx.serve.failures import failure
+from hwledger_omlx.serve.turns import Turns
 
 _PROMPT_OF = {
     "/v1/chat/completions": "messages",
@@ -36,10 +37,11 @@ _NUMBERS = {
 
 
 class CheckedBodies:
-    """Checks the requests that generate text."""
+    """Checks the requests that generate text, and has them wait for their turn."""
 
-    def __init__(self, app: ASGIApp) -> None:
+    def __init__(self, app: ASGIApp, turns: Turns) -> None:
         self._app = app
+        self._turns = turns
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Answers with the error, or has the fork answer."""
@@ -51,15 +53,17 @@ class CheckedBodies:
         if body is None:
             return  # its client has left
         try:
-            body = checked(body, prompt)
+            body, model = checked(body, prompt)
         except RequestError as error:
             await failure(error)(scope, receive, send)
             return
-        await self._app(scope, _first(body, receive), send)
+        async with self._turns.turn(model, receive) as has_come:
+            if has_come:
+                await self._app(scope, _first(body, receive), send)
 
 
-def checked(body: bytes, prompt: str) -> bytes:
-    """The body as the fork is to have it: the same bytes where there is nothing to put in other words.
+def checked(body: bytes, prompt: str) -> tuple[bytes, str]:
+    """The body as the fork is to have it, the same bytes where there is nothing to put in other words; and the model.
 
     Args:
         body: what was sent.
@@ -73,9 +77,9 @@ def checked(body: bytes, prompt: str) -> bytes:
     except RecursionError as error:
         raise RequestError("the request is nested too deeply") from error
     except ValueError:
-        return body
+        return body, ""
     if not isinstance(said, dict):
-        return body
+        return body, ""
     for name, field in _NUMBERS.items():
         value = said.get(name)
         if isinstance(value, int | float) and not isinstance(value, bool):
@@ -92,7 +96,7 @@ def checked(body: bytes, prompt: str) -> bytes:
         more["max_tokens"] = said["max_completion_tokens"]
     if said.get("tool_choice") in ("none", {"type": "none"}):
         more["tools"] = None
-    return json.dumps(said | more).encode() if more else body
+    return json.dumps(said | more).encode() if more else body, str(said.get("model", ""))
 
 
 async def _whole(receive: Receive) -> bytes | None:
