@@ -283,6 +283,7 @@ def _cache(stats: CacheStats, daily_write_bytes: int | None) -> Iterator[Metric]
     yield _counter("hwledger_cache_refused_saves", "Saves not taken in, by reason.", stats.saves.refused, "reason")
     yield _counter("hwledger_cache_written_bytes", "Written to disk.", disk.written_bytes)
     yield _counter("hwledger_cache_evicted_records", "Gone for others to have room.", disk.evicted_records)
+    yield _gauge("hwledger_cache_blocks", "Stored, of 256 tokens each or the rest of a prompt.", disk.blocks)
     yield _gauge("hwledger_cache_disk_used_bytes", "Files of the store.", disk.used_bytes)
     yield _gauge("hwledger_cache_disk_quota_bytes", "Most that they may be.", disk.quota_bytes)
     yield _gauge("hwledger_cache_hot_bytes", "Hot tier: durable and still in RAM.", stats.memory.hot_bytes)
