@@ -240,6 +240,28 @@ def rpc(
     finish(report, as_json=as_json, check=check)
 
 
+@bench_app.command()
+def soak(
+    model: options.Model = options.SHIPPED_MODEL,
+    seconds: Annotated[int, typer.Option("--seconds", min=1, help="How long the clients talk.")] = 600,
+    clients: Annotated[int, typer.Option("--clients", min=1, help="Clients at the same time.")] = 24,
+    seed: Annotated[int, typer.Option("--seed", help="Of what the clients do.")] = 0,
+    as_json: options.Json = False,
+    check: Check = False,
+) -> None:
+    """A server for ten minutes, with clients that cancel, hang up and read slowly: errors, and what it holds after.
+
+    Bars: no error, no thread more, nothing under way at the end, at most 5 % more memory than in the middle. Prints a
+    table, or with --json the results as bench engine has them.
+    """
+    from hwledger_omlx.measure.soak_bench import SoakBench
+
+    bench = SoakBench(model=model, seconds=seconds, clients=clients, seed=seed)
+    with _progress_of_seconds("bench soak") as on_second:
+        report = bench.run(on_second)
+    finish(report, as_json=as_json, check=check)
+
+
 def finish(report: Report, *, as_json: bool, check: bool) -> None:
     """Prints the report and sets the exit code: 1 for a missed bar where `check` asks for it."""
     report.print(as_json=as_json)
@@ -260,6 +282,19 @@ def progress_of_turns(title: str) -> Iterator[Callable[[str, Turn, int, int], No
             bar.update(task, description=f"{title}: {contestant} {what}".rstrip(), completed=done, total=total)
 
         yield on_turn
+
+
+@contextmanager
+def _progress_of_seconds(title: str) -> Iterator[Callable[[int, int, str], None]]:
+    console = Console(stderr=True)
+    columns = (TextColumn("{task.description}"), BarColumn(), TimeElapsedColumn())
+    with Progress(*columns, console=console, transient=True, disable=not console.is_terminal) as bar:
+        task = bar.add_task(f"{title}: loading", total=None)
+
+        def on_second(done: int, total: int, what: str) -> None:
+            bar.update(task, description=f"{title}: {what}", completed=done, total=total)
+
+        yield on_second
 
 
 def _numbers(text: str, option: str) -> tuple[int, ...]:
