@@ -130,6 +130,29 @@ def submit(session: Any, request: str, sink: Sink) -> str:
     return request_id
 
 
+def embed(session: Any, asked: tuple[list[str], str | None]) -> tuple[str, bytes, int, int]:
+    """The model, the vectors of texts as 32-bit floats one after the other, their dimensions, and the texts' tokens."""
+    made = session.run(session.one_shot.embed(*asked))
+    return made.model, made.vectors.tobytes(), int(made.vectors.shape[1]), made.prompt_tokens
+
+
+def rerank(session: Any, asked: tuple[str, list[str], str | None, int | None]) -> str:
+    """Documents by how well they answer a query, as JSON."""
+    return json.dumps(dataclasses.asdict(session.run(session.one_shot.rerank(*asked))))
+
+
+def transcribe(session: Any, asked: tuple[Path | bytes, str | None, str | None]) -> str:
+    """Speech as text, as JSON."""
+    made = session.run(session.one_shot.transcribe(*asked))
+    return json.dumps(dataclasses.asdict(made) | {"segments": [dict(each) for each in made.segments]}, default=float)
+
+
+def speak(session: Any, asked: tuple[str, str | None, str | None]) -> tuple[str, bytes, int, float]:
+    """The model, a WAV file, its samples a second and its length in seconds."""
+    made = session.run(session.one_shot.speak(*asked))
+    return made.model, made.wav, made.sample_rate_hz, made.duration_s
+
+
 def bench_prompts(session: Any, model: str | None, tokens: int, count: int, seed: int) -> tuple[str, list[str]]:
     """A tenant that nobody else is, and prompts for a model: the same for the same seed.
 

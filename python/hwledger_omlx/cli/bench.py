@@ -210,7 +210,7 @@ def host(
     as_json: options.Json = False,
     check: Check = False,
 ) -> None:
-    """A token's way from the engine to a Rust program, in one process and by HTTP. Bar: at most 50 µs in process.
+    """A token from the engine to a Rust program: in process, by HTTP, by JSON-RPC. Bar: at most 50 µs in process.
 
     Prints a table, or with --json the results as bench engine has them.
     """

@@ -1,9 +1,10 @@
-"""`bench host`: what a token costs on its way from the engine to a Rust program, in the same process and by HTTP.
+"""`bench host`: what a token costs from the engine to a Rust program: in the same process, by HTTP, by JSON-RPC.
 
 The engine stamps each output before any surface has touched it; the consumer, the same Rust program for every way,
 takes the time when it has the token's text. Both read the machine's monotonic clock. One request at a time.
 """
 
+import json
 import os
 import shutil
 import sys
@@ -27,7 +28,7 @@ from hwledger_omlx.measure.report import Report
 from hwledger_omlx.measure.worker_process import WorkerProcess
 from hwledger_omlx.models import NOTES
 
-IN_PROCESS, HTTP = "in process", "HTTP"
+IN_PROCESS, HTTP, RPC = "in process", "HTTP", "JSON-RPC"
 BAR = Bar.value_at_most(50e-6)
 """Seconds, at the median."""
 PROGRAM = "hwledger-omlx-host"
@@ -85,7 +86,7 @@ class HostBench:
         notes = [
             f"Model {folder.model_id}, one request of {self.max_tokens} tokens, greedy. From the output of the fork's "
             "engine to the text in a Rust program; tokens after the first. HTTP is /v1/completions of `serve`, over "
-            "loopback, read by the same program.",
+            "loopback, JSON-RPC is `generate` of a process that the program starts; both read by the same program.",
         ]
         return Report("from the engine to a Rust program, a token", self.results(samples), around, notes)
 
@@ -102,13 +103,31 @@ class HostBench:
         def in_process(turn: Turn) -> Mapping[str, float]:
             return times(consume([*command(turn), "--model", str(model)]), by=0)
 
+        def over_rpc(turn: Turn) -> Mapping[str, float]:
+            with tempfile.TemporaryDirectory(prefix="hwledger-bench-") as scratch:
+                stamps = Path(scratch) / "stamps.json"
+                served = [
+                    sys.executable,
+                    "-P",
+                    str(_WORKER),
+                    str(model),
+                    str(stamps),
+                    *([str(self.fork)] if self.fork else []),
+                ]
+                told = consume([*command(turn), "--model", model.name, "--rpc", *served])
+                return times({**told, "engine": json.loads(stamps.read_text(encoding="utf-8"))}, by=1)
+
         @contextmanager
         def over_http() -> Iterator[Measure]:
             options = {"model": str(model), "fork": None if self.fork is None else str(self.fork)}
             with WorkerProcess(HTTP, f"{_WORKER}:open_server", options) as worker:
                 yield lambda turn: times(worker.call({"consumer": command(turn)}), by=1)
 
-        contestants = [Contestant.of(IN_PROCESS, in_process), Contestant(HTTP, over_http)]
+        contestants = [
+            Contestant.of(IN_PROCESS, in_process),
+            Contestant(HTTP, over_http),
+            Contestant.of(RPC, over_rpc),
+        ]
         return measure_in_turns(contestants, rounds=self.rounds, on_turn=on_turn)
 
     def results(self, samples: Samples) -> list[Result]:
@@ -122,10 +141,13 @@ class HostBench:
             )
 
         return [
-            line(IN_PROCESS, "median", "median_s", against=HTTP, bar=BAR),
+            line(IN_PROCESS, "median, against HTTP", "median_s", against=HTTP, bar=BAR),
+            line(IN_PROCESS, "median, against JSON-RPC", "median_s", against=RPC),
             line(IN_PROCESS, "95 of 100 at most", "p95_s", against=HTTP),
             line(HTTP, "median", "median_s"),
             line(HTTP, "95 of 100 at most", "p95_s"),
+            line(RPC, "median", "median_s"),
+            line(RPC, "95 of 100 at most", "p95_s"),
         ]
 
 

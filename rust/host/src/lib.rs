@@ -36,6 +36,7 @@ mod events;
 mod exit;
 mod host;
 mod lane;
+mod one_shot;
 mod request;
 mod server;
 mod session;
@@ -56,6 +57,7 @@ pub use hwledger_omlx_core::memory::live as memory;
 pub use hwledger_omlx_core::memory::live::MemoryReport;
 /// What a KV cache says of itself. Sizes are bytes, times microseconds.
 pub use hwledger_omlx_core::store::{StoreState, StoreStats as CacheStats};
+pub use one_shot::{Audio, Embeddings, RankedDocument, Ranking, Speech, Transcription};
 pub use request::{GenerateRequest, Prompt};
 pub use server::{ServeConfig, Server};
 pub use stream::EventStream;

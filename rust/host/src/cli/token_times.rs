@@ -5,6 +5,7 @@
 
 use std::io::{BufRead, BufReader, Write};
 use std::net::TcpStream;
+use std::process::{Command, Stdio};
 
 use clap::Args;
 use hwledger_omlx_host::{EngineConfig, Event, GenerateRequest};
@@ -27,8 +28,11 @@ pub(super) struct Arguments {
     #[arg(long)]
     max_tokens: u32,
     /// Read the tokens from the server at this address, HOST:PORT, and not from an engine of this process.
-    #[arg(long, value_name = "ADDRESS")]
+    #[arg(long, value_name = "ADDRESS", conflicts_with = "rpc")]
     http: Option<String>,
+    /// Read the tokens from this process that speaks JSON-RPC, started with the arguments after it.
+    #[arg(long, value_name = "COMMAND", num_args = 1.., allow_hyphen_values = true)]
+    rpc: Vec<String>,
 }
 
 /// Tokens, characters, nanoseconds.
@@ -36,6 +40,7 @@ type Times = Vec<(usize, usize, u64)>;
 
 pub(super) async fn run(arguments: Arguments, signals: &mut Signals) -> Result<i32, Stop> {
     let told = match &arguments.http {
+        _ if !arguments.rpc.is_empty() => json!({"consumed": over_rpc(&arguments).map_err(Stop::Refused)?}),
         Some(address) => json!({"consumed": over_http(address, &arguments).map_err(Stop::Refused)?}),
         None => tokio::select! {
             signal = signals.arrived() => return Err(Stop::Signal(signal)),
@@ -105,6 +110,43 @@ fn over_http(address: &str, arguments: &Arguments) -> Result<Times, String> {
         }
     }
     Err(format!("the stream of {address} ended too early"))
+}
+
+/// By `generate` of a process of its own, as notifications.
+fn over_rpc(arguments: &Arguments) -> Result<Times, String> {
+    let failed = |error: std::io::Error| format!("{}: {error}", arguments.rpc[0]);
+    let mut process = Command::new(&arguments.rpc[0])
+        .args(&arguments.rpc[1..])
+        .stdin(Stdio::piped())
+        .stdout(Stdio::piped())
+        .spawn()
+        .map_err(failed)?;
+    let (Some(mut input), Some(output)) = (process.stdin.take(), process.stdout.take()) else {
+        return Err("the process has no pipes".to_owned());
+    };
+    let params = json!({
+        "prompt": arguments.prompt, "model": arguments.model, "max_tokens": arguments.max_tokens, "temperature": 0,
+        "stream": true, "request_id": "times",
+    });
+    let call = json!({"jsonrpc": "2.0", "id": 1, "method": "generate", "params": params});
+    input.write_all(format!("{call}\n").as_bytes()).map_err(failed)?;
+    let mut consumed = Times::new();
+    let mut characters = 0;
+    for line in BufReader::new(output).lines() {
+        let line = line.map_err(failed)?;
+        let message: Value = serde_json::from_str(&line).map_err(|error| format!("it sent no JSON: {error}"))?;
+        let now = monotonic_ns();
+        if message["method"] == "token" {
+            characters += message["params"]["text"].as_str().map_or(0, |text| text.chars().count());
+            consumed.push((0, characters, now));
+        } else if message["id"] == 1 {
+            drop(input);
+            process.wait().map_err(failed)?;
+            let problem = &message["error"];
+            return if problem.is_null() { Ok(consumed) } else { Err(format!("it refused: {problem}")) };
+        }
+    }
+    Err("it ended too early".to_owned())
 }
 
 fn monotonic_ns() -> u64 {

@@ -43,6 +43,7 @@ const TESTS: &[Test] = tests![
     requests::a_benchmark_is_the_same_for_the_same_seed,
     requests::the_cache_is_flushed_pinned_and_purged,
     requests::requests_are_recorded_where_it_is_said,
+    requests::models_of_every_kind_answer_in_one_piece,
     serving::http_and_rust_share_one_engine,
     engine::two_engines_and_their_end,
 ];

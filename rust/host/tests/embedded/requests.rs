@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use hwledger_omlx_host::{
-    BenchRequest, EngineConfig, Error, Event, FinishReason, GenerateRequest, Prompt, RequestLedger,
+    Audio, BenchRequest, EngineConfig, Error, Event, FinishReason, GenerateRequest, Prompt, RequestLedger,
 };
 
 use super::engine::{collect, first_token, greedy};
@@ -14,7 +14,8 @@ pub(crate) async fn a_deadline_ends_a_request_with_what_there_is() {
     let mut endless = engine.generate(greedy("a", 1 << 18).deadline(Duration::from_secs(2)));
     first_token(&mut endless).await;
     // Its deadline passes while it waits for its turn.
-    let (_, waited) = collect(engine.generate(greedy("b", 4).deadline(Duration::from_millis(1)))).await.expect("an end");
+    let (_, waited) =
+        collect(engine.generate(greedy("b", 4).deadline(Duration::from_millis(1)))).await.expect("an end");
     assert_eq!((waited.finish_reason, waited.token_ids.len()), (FinishReason::Deadline, 0));
     let (_, cut) = collect(endless).await.expect("an end");
     assert_eq!(cut.finish_reason, FinishReason::Deadline);
@@ -41,7 +42,10 @@ pub(crate) async fn memory_comes_between_the_tokens() {
     }
     assert_eq!(tokens, 40);
     assert!(samples.len() >= 2 && samples.is_sorted_by(|a, b| a < b), "{samples:?}");
-    assert!(tokens_before.iter().any(|before| (1..40).contains(before)), "none while it was decoded: {tokens_before:?}");
+    assert!(
+        tokens_before.iter().any(|before| (1..40).contains(before)),
+        "none while it was decoded: {tokens_before:?}"
+    );
     // Nobody asked.
     let mut plain = engine.generate(greedy("a", 40));
     while let Some(event) = plain.next().await {
@@ -96,7 +100,14 @@ pub(crate) async fn models_that_fail_to_load_disturb_no_stream() {
 
 pub(crate) async fn a_benchmark_is_the_same_for_the_same_seed() {
     let engine = host().engine(config()).await.expect("an engine");
-    let request = BenchRequest { prompt_tokens: 40, max_tokens: 20, requests: 2, seed: 5, temperature: 1.0, ..Default::default() };
+    let request = BenchRequest {
+        prompt_tokens: 40,
+        max_tokens: 20,
+        requests: 2,
+        seed: 5,
+        temperature: 1.0,
+        ..Default::default()
+    };
     let first = engine.bench(request.clone()).await.expect("a report");
     let again = engine.bench(request.clone()).await.expect("a report");
     let ids = |report: &hwledger_omlx_host::BenchReport| -> Vec<Vec<u32>> {
@@ -146,8 +157,7 @@ pub(crate) async fn the_cache_is_flushed_pinned_and_purged() {
 pub(crate) async fn requests_are_recorded_where_it_is_said() {
     let folder = tempfile::tempdir().expect("a folder");
     let database = folder.path().join("requests.db");
-    let engine =
-        host().engine(config().ledger(RequestLedger::At(database.clone()))).await.expect("an engine");
+    let engine = host().engine(config().ledger(RequestLedger::At(database.clone()))).await.expect("an engine");
     collect(engine.generate(GenerateRequest { tenant: Some("t".to_owned()), ..greedy("a", 4) })).await.expect("an end");
     engine.close().await.expect("closed");
     let written = std::fs::metadata(&database).expect("a database").len();
@@ -157,4 +167,43 @@ pub(crate) async fn requests_are_recorded_where_it_is_said() {
     engine.close().await.expect("closed");
     let error = host().engine(config().ledger(RequestLedger::At("".into()))).await.expect_err("no path");
     assert!(matches!(error, Error::Engine(_)), "{error:?}");
+}
+
+pub(crate) async fn models_of_every_kind_answer_in_one_piece() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let named = |name: &str| folder.path().join(name).to_str().expect("UTF-8").to_owned();
+    support::python(
+        "import sys, pathlib; from hwledger_omlx.fork import probe_encoder\n\
+         probe_encoder.write(pathlib.Path(sys.argv[1]), 'bert')\n\
+         probe_encoder.write(pathlib.Path(sys.argv[2]), 'xlm-roberta-reranker')",
+        &[&named("encoder"), &named("reranker")],
+    );
+    let engine = host().engine(EngineConfig { cache: None, ..config() }).await.expect("an engine");
+    let error = engine.embed(["a"], None).await.expect_err("none is loaded that can");
+    assert!(matches!(&error, Error::Request(_)), "{error:?}");
+    engine.load(named("encoder")).await.expect("loaded");
+    engine.load(named("reranker")).await.expect("loaded");
+
+    let made = engine.embed(["one", "two and more", "one"], None).await.expect("vectors");
+    assert_eq!((made.model.as_str(), made.vectors.len()), ("encoder", 3));
+    assert!(made.vectors[0].len() > 1 && made.vectors[0] != made.vectors[1] && made.prompt_tokens > 3);
+    for vector in &made.vectors {
+        let length: f32 = vector.iter().map(|each| each * each).sum();
+        assert!((length - 1.0).abs() < 1e-3, "{length}");
+    }
+    let ranking = engine.rerank("which", ["one", "two", "three"], Some("reranker"), Some(2)).await.expect("a ranking");
+    assert_eq!((ranking.model.as_str(), ranking.documents.len()), ("reranker", 2));
+    assert!(ranking.documents[0].score >= ranking.documents[1].score);
+
+    let error = engine.speak("a", Some("encoder"), None).await.expect_err("it does not speak");
+    assert!(matches!(&error, Error::ModelTask(raised) if raised.message.contains("encoder")), "{error:?}");
+    let sound = Audio::Bytes(b"RIFF".to_vec());
+    let error = engine.transcribe(sound, Some("encoder"), Some("en")).await.expect_err("it does not listen");
+    assert!(matches!(error, Error::ModelTask(_)), "{error:?}");
+    let error = collect(engine.generate(greedy("a", 4).model("encoder"))).await.expect_err("it does not write");
+    assert!(matches!(error, Error::ModelTask(_)), "{error:?}");
+    assert!(matches!(engine.rerank("", ["a"], None, None).await, Err(Error::Request(_))));
+    assert!(matches!(engine.embed([""; 0], None).await, Err(Error::Request(_))));
+    engine.close().await.expect("closed");
+    assert!(matches!(engine.embed(["a"], None).await, Err(Error::EngineClosed(_))));
 }

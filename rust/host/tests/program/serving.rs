@@ -97,7 +97,8 @@ fn two_on_one_folder_both_serve_and_one_has_the_cache() {
     let kv = folder.path().join("kv");
     let named = kv.to_str().expect("UTF-8");
     let (mut first, url) = started(&["--cache-dir", named]);
-    let other = finish(&mut generate(&["--prompt", "hello ".repeat(60).trim(), "--max-tokens", "4", "--cache-dir", named]));
+    let other =
+        finish(&mut generate(&["--prompt", "hello ".repeat(60).trim(), "--max-tokens", "4", "--cache-dir", named]));
     assert_eq!(other.code, Some(0), "{}", other.stderr);
     assert!(other.stderr.contains(named), "{}", other.stderr);
     let asked = json!({"model": "model", "prompt": "hello ".repeat(60), "max_tokens": 4, "temperature": 0});
