@@ -22,7 +22,7 @@ def test_each_token_is_timed_against_its_own_stamp() -> None:
 
 
 def test_tokens_that_are_not_the_engines_are_no_measurement() -> None:
-    with pytest.raises(hw.HarnessError, match="of 8 outputs of the engine 0 came"):
+    with pytest.raises(hw.HarnessError, match="of 8 outputs of the engine 1 came"):
         times({"engine": ENGINE, "consumed": [[0, 3 * n, n] for n in (1, 3, 5)] + [[0, 32, 9]]}, by=1)
     with pytest.raises(hw.HarnessError, match="no token came"):
         times({"engine": ENGINE, "consumed": []}, by=1)

@@ -1,7 +1,7 @@
 """The processes of `bench host` with an engine behind HTTP or JSON-RPC: each serves a model, with its tokens stamped.
 
-Behind HTTP it runs the consumer against itself; as a program, with the arguments MODEL, STAMPS and maybe FORK, it speaks
-JSON-RPC on its standard streams for the consumer that started it, and leaves the engine's stamps in the file STAMPS.
+Behind HTTP it runs the consumer against itself. As a program, with the arguments MODEL, STAMPS and maybe FORK, it
+speaks JSON-RPC on its standard streams to the consumer that started it, and leaves the stamps in the file STAMPS.
 
 In: `{"consumer": [...]}`, the consumer's command line without what only this process knows.
 Out: what the consumer printed, with the engine's own stamps beside it.
