@@ -9,6 +9,7 @@ with hw.Engine("path/to/model") as engine:
 from hwledger_omlx import logs as _logs
 from hwledger_omlx._native import KvPolicy, __version__
 from hwledger_omlx.cache import Cache, CacheStats, PagedCache
+from hwledger_omlx.engine.answers import Embeddings, RankedDocument, Ranking, Speech, Transcription
 from hwledger_omlx.engine.asynchronous import AsyncEngine
 from hwledger_omlx.engine.blocking import Engine
 from hwledger_omlx.engine.config import EngineConfig
@@ -24,6 +25,7 @@ from hwledger_omlx.engine.events import (
     Usage,
 )
 from hwledger_omlx.errors import (
+    ConfigError,
     EngineClosedError,
     EngineError,
     Error,
@@ -43,6 +45,7 @@ from hwledger_omlx.errors import (
     MemoryReportError,
     ModelError,
     ModelNotFoundError,
+    ModelTaskError,
     RequestError,
     SeriesError,
     StoreClosedError,
@@ -63,7 +66,9 @@ __all__ = [
     "AsyncEngine",
     "Cache",
     "CacheStats",
+    "ConfigError",
     "DoneEvent",
+    "Embeddings",
     "Engine",
     "EngineClosedError",
     "EngineConfig",
@@ -91,11 +96,15 @@ __all__ = [
     "Message",
     "ModelError",
     "ModelNotFoundError",
+    "ModelTaskError",
     "PagedCache",
     "Plan",
     "ProgressEvent",
+    "RankedDocument",
+    "Ranking",
     "RequestError",
     "SeriesError",
+    "Speech",
     "StoreClosedError",
     "StoreConfigError",
     "StoreError",
@@ -107,6 +116,7 @@ __all__ = [
     "Timings",
     "TokenEvent",
     "ToolCall",
+    "Transcription",
     "Usage",
     "__version__",
     "plan",

@@ -9,7 +9,9 @@ from typing import Self, TypeAlias, final
 from typing_extensions import Buffer
 
 __all__ = [
+    "HEARTBEAT_VARIABLE",
     "Codec",
+    "ConfigError",
     "EngineError",
     "Error",
     "ForeignFolderError",
@@ -32,6 +34,9 @@ __all__ = [
     "ModelShape",
     "RequestError",
     "Restored",
+    "RpcConnection",
+    "RpcRequest",
+    "RpcTextStream",
     "Saved",
     "SeriesError",
     "Snapshot",
@@ -46,18 +51,25 @@ __all__ = [
     "StoreWriteError",
     "Words",
     "__version__",
+    "beat_byte",
     "fingerprint_folder",
+    "is_kv_policy_file",
     "known_model_types",
     "kv_format_serves",
+    "load_config",
     "lock_manifest",
+    "log_level_changed",
     "memory_report",
     "namespace_digest",
     "parse_series",
     "series",
+    "supervise",
     "wait_for_memory_sample",
 ]
 
 __version__: str
+HEARTBEAT_VARIABLE: str
+"""The environment variable with the file descriptor of a supervised process's heartbeat."""
 
 class Error(Exception): ...
 class ForkError(Error): ...
@@ -66,6 +78,7 @@ class ModelError(Error): ...
 class RequestError(Error): ...
 class EngineError(Error): ...
 class HarnessError(Error): ...
+class ConfigError(Error, ValueError): ...
 class KvPolicyError(Error, ValueError): ...
 class StoreError(Error): ...
 class StoreInUseError(StoreError): ...
@@ -234,6 +247,24 @@ class Store:
     @property
     def closed(self) -> bool:
         """Whether `close` was called on this handle."""
+
+    def set_limits(
+        self,
+        *,
+        quota_bytes: int,
+        hot_bytes: int,
+        min_free_bytes: int,
+        daily_write_bytes: int | None = None,
+        ttl_seconds: float | None = None,
+    ) -> None:
+        """Puts other limits in force, for all who have the store open, and returns when what is stored fits them.
+
+        What running requests hold may keep a smaller quota from being met until they end.
+
+        Raises:
+            StoreConfigError: the quota is smaller than the segments that the store was opened with.
+            StoreClosedError: it is closed.
+        """
 
     def lookup(self, namespace: bytes, tokens: _TokenIds, limit: int | None = None, *, label: str = "") -> Match:
         """The longest stored prefix of `tokens`, token by token. Trouble of the store is a match of nothing.
@@ -660,6 +691,24 @@ class Saved:
 def known_model_types() -> list[str]:
     """Every `model_type` of config.json whose layers are known."""
 
+def load_config(file: str | PathLike[str] | None, variables: Sequence[tuple[str, str]], flags_json: str) -> str:
+    """What a file, environment variables and flags say together, as JSON: `entries` and `warnings`.
+
+    Args:
+        file: a `hwledger.toml`; None for none.
+        variables: names and texts, those of others too.
+        flags_json: a list of pairs: a flag of `hwledger-omlx serve`, and what was given.
+
+    Raises:
+        ConfigError: something cannot be; the message has where it was given and what would be right.
+    """
+
+def is_kv_policy_file(text: str) -> bool:
+    """Whether a text that is to say a KV policy is the path of a file that has it: a TOML or JSON file."""
+
+def log_level_changed(level: str) -> None:
+    """Lets what Rust has to say through at another level, which Python's loggers were set to before."""
+
 def kv_format_serves(held: str, wanted: str) -> bool:
     """Whether numbers that were held in one format lose nothing more that matters by being held in another.
 
@@ -827,3 +876,106 @@ def wait_for_memory_sample(seen: int, at_most_s: float) -> int:
 
     Returns what stands for the latest one.
     """
+
+def supervise(program: str | PathLike[str], arguments: Sequence[str], *, silence_s: float) -> int:
+    """Runs a program in a child, and again where its heartbeat says that it is stuck or falls silent for `silence_s`.
+
+    Returns its exit code when it ends by itself or is told to: its own, or 128 and the number of the signal. Hands
+    SIGTERM, SIGINT and SIGHUP on, and keeps them: the process is to end when this returns.
+
+    Raises:
+        EngineError: the program cannot be started.
+    """
+
+def beat_byte(kind: str) -> bytes:
+    """What a supervised process writes to its supervisor's pipe: `well`, `stuck` (start me anew) or `ending`."""
+
+@final
+class RpcConnection:
+    """One client of JSON-RPC: its requests, and the queue of what is sent to it. Usable from any thread."""
+
+    def __new__(cls, input_fd: int, output_fd: int, *, message_bytes: int, queue_bytes: int) -> Self:
+        """Reads from copies of one descriptor and writes to the other's.
+
+        Args:
+            input_fd: what to read.
+            output_fd: what to write, on a thread of its own.
+            message_bytes: longest message that is read.
+            queue_bytes: while more waits to be written, nothing is read.
+
+        Raises:
+            OSError: a descriptor is not open.
+        """
+
+    def receive(self, at_most_s: float) -> list[RpcRequest] | None:
+        """The next requests, for one thread at a time. What is no request has been answered.
+
+        None of them after so long, when it was woken, or when a signal came. None when there will be none.
+
+        Raises:
+            BrokenPipeError: the other end does not read any more.
+        """
+
+    def wake(self) -> None:
+        """Ends a wait in `receive`, or the next one."""
+
+    def notify(self, method: str, params_json: str) -> None:
+        """Sends a notification. Never waits."""
+
+    def stream(self, method: str, request_id: str) -> RpcTextStream:
+        """The text of one request as notifications with `request_id` and `text`."""
+
+    def wait_for_room(self, at_most_s: float) -> bool:
+        """Waits until no more than `queue_bytes` wait to be written, or for so long. Whether that is so."""
+
+    def flush(self, at_most_s: float) -> bool:
+        """Waits until all is written, or for so long. Whether that is so."""
+
+    @property
+    def waiting_bytes(self) -> int:
+        """What waits to be written."""
+
+    @property
+    def broken(self) -> str | None:
+        """Why nothing can be written any more; None where it can."""
+
+    def close(self) -> None:
+        """Takes nothing more to send; what waits is still written."""
+
+@final
+class RpcRequest:
+    """A request that waits for its answer. Left without, it is answered as an internal error."""
+
+    @property
+    def method(self) -> str:
+        """What is called."""
+
+    @property
+    def params(self) -> dict[str, object] | list[object] | None:
+        """None where there are none."""
+
+    @property
+    def is_notification(self) -> bool:
+        """Whether nobody waits for an answer."""
+
+    def result(self, result_json: str) -> None:
+        """Answers with a result, JSON of one line.
+
+        Raises:
+            RuntimeError: it was answered before.
+        """
+
+    def error(self, code: int, message: str, data_json: str | None = None) -> None:
+        """Answers with an error; its data are JSON of one line.
+
+        Raises:
+            ValueError: the code is none of the protocol's.
+            RuntimeError: it was answered before.
+        """
+
+@final
+class RpcTextStream:
+    """The text of one request as it comes."""
+
+    def send(self, text: str) -> None:
+        """Sends a piece; joined to the last one while that waits for room. Never waits."""

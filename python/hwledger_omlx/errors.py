@@ -4,6 +4,7 @@ Every one is a `hwledger_omlx.Error`; its message says what was wrong and what t
 """
 
 from hwledger_omlx._native import (
+    ConfigError,
     EngineError,
     Error,
     ForeignFolderError,
@@ -29,6 +30,7 @@ from hwledger_omlx._native import (
 )
 
 __all__ = [
+    "ConfigError",
     "EngineClosedError",
     "EngineError",
     "Error",
@@ -48,6 +50,7 @@ __all__ = [
     "MemoryReportError",
     "ModelError",
     "ModelNotFoundError",
+    "ModelTaskError",
     "RequestError",
     "SeriesError",
     "StoreClosedError",
@@ -67,6 +70,10 @@ class ForkNotFoundError(ForkError, ModuleNotFoundError):
 
 class ModelNotFoundError(ModelError, FileNotFoundError):
     """No model folder at that place, and none to be had from the hub."""
+
+
+class ModelTaskError(RequestError, ModelError):
+    """The model is not of the kind that does what was asked for."""
 
 
 class EngineClosedError(EngineError):

@@ -4,21 +4,24 @@ Requests and settings arrive as JSON text. Events leave as the objects they are:
 costs less than to make text of them and parse it.
 """
 
+import dataclasses
 import importlib.metadata
 import importlib.util
 import json
 import os
 import platform
 import sys
+import uuid
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from hwledger_omlx import __version__, logs
+from hwledger_omlx import __version__, logs, signals
+from hwledger_omlx._native import LayerMemory
 from hwledger_omlx.engine.config import EngineConfig
 from hwledger_omlx.engine.events import Event
 from hwledger_omlx.engine.request import GenerateRequest
-from hwledger_omlx.errors import EngineError, Error
+from hwledger_omlx.errors import EngineError, Error, RequestError
 
 Sink = Callable[[Event | BaseException], None]
 """Takes each event of a request, and the exception that ends it, on the engine's thread. Of the host; never blocks."""
@@ -33,9 +36,27 @@ def prepare(stdout_to_stderr: bool) -> None:
     # The host ignores what would lead Python elsewhere; so shall the processes that Python starts.
     for variable in ("PYTHONHOME", "PYTHONPATH"):
         os.environ.pop(variable, None)
+    signals.leave_to_host()
     if stdout_to_stderr:
         sys.stdout = sys.stderr
     logs.configure(to_stderr=stdout_to_stderr)
+
+
+def command(arguments: list[str]) -> int:
+    """Runs a command line of `hwledger-omlx` on the calling thread, Python's main one, and returns its exit code."""
+    from hwledger_omlx import cli
+
+    return cli.run(arguments, program="hwledger-omlx-host")
+
+
+def end(number: int) -> None:
+    """A signal has come that asks the running command to end. Does not wait for the end."""
+    signals.end(number)
+
+
+def reload() -> None:
+    """SIGHUP has come. Does not wait."""
+    signals.reload()
 
 
 def open_session(config: str) -> Any:
@@ -53,6 +74,42 @@ def open_session(config: str) -> Any:
         raise EngineError(f"these are no settings of an engine: {error}") from error
     session.start()
     return session
+
+
+def open_server(config: str) -> Any:
+    """A server that takes requests, of the settings in `config`: a JSON object with the fields of `ServerSettings`.
+
+    Raises:
+        Error: whatever `Server.start` raises, and EngineError for settings that cannot be.
+    """
+    from hwledger_omlx.engine.session import Session
+    from hwledger_omlx.serve.server import Server
+    from hwledger_omlx.serve.settings import ServerSettings
+
+    settings = json.loads(config)
+    try:
+        engine = EngineConfig(**settings.pop("engine"))
+        folders = tuple(map(Path, settings.pop("model_dirs")))
+        wanted = ServerSettings(engine=engine, model_dirs=folders, **settings)
+    except (TypeError, KeyError) as error:
+        raise EngineError(f"these are no settings of a server: {error}") from error
+    server = Server(wanted, memory=Session.memory, dropped_rows=lambda: server.session.ledger.stats().dropped_rows)
+    server.start()
+    return server
+
+
+def health(server: Any) -> str:
+    """What `/health` says of a started server, as JSON."""
+    return json.dumps(server.health.report())
+
+
+def memory_ledger(session: Any, model: str | None) -> LayerMemory | None:
+    """The samples of the model that a request names; None where it has none, or there is no such model."""
+    from hwledger_omlx.engine import memory as engine_memory
+
+    loaded = session.loaded
+    chosen = loaded.get(model) if model else next(iter(loaded.values()), None)
+    return None if chosen is None else next(iter(engine_memory.ledgers([chosen])), None)
 
 
 def report(session: Any) -> str:
@@ -73,10 +130,83 @@ def submit(session: Any, request: str, sink: Sink) -> str:
     return request_id
 
 
+def embed(session: Any, asked: tuple[list[str], str | None]) -> tuple[str, bytes, int, int]:
+    """The model, the vectors of texts as 32-bit floats one after the other, their dimensions, and the texts' tokens."""
+    made = session.run(session.one_shot.embed(*asked))
+    return made.model, made.vectors.tobytes(), int(made.vectors.shape[1]), made.prompt_tokens
+
+
+def rerank(session: Any, asked: tuple[str, list[str], str | None, int | None]) -> str:
+    """Documents by how well they answer a query, as JSON."""
+    return json.dumps(dataclasses.asdict(session.run(session.one_shot.rerank(*asked))))
+
+
+def transcribe(session: Any, asked: tuple[Path | bytes, str | None, str | None]) -> str:
+    """Speech as text, as JSON."""
+    made = session.run(session.one_shot.transcribe(*asked))
+    return json.dumps(dataclasses.asdict(made) | {"segments": [dict(each) for each in made.segments]}, default=float)
+
+
+def speak(session: Any, asked: tuple[str, str | None, str | None]) -> tuple[str, bytes, int, float]:
+    """The model, a WAV file, its samples a second and its length in seconds."""
+    made = session.run(session.one_shot.speak(*asked))
+    return made.model, made.wav, made.sample_rate_hz, made.duration_s
+
+
+def bench_prompts(session: Any, model: str | None, tokens: int, count: int, seed: int) -> tuple[str, list[str]]:
+    """A tenant that nobody else is, and prompts for a model: the same for the same seed.
+
+    Raises:
+        RequestError: no such model is loaded, or no prompt is asked for.
+        HarnessError: the model's tokenizer cannot make prompts.
+    """
+    from hwledger_omlx.measure.prompts import Prompts
+
+    models = session.models
+    chosen = models.get(model) if model else next(iter(models.values()), None)
+    if chosen is None:
+        raise RequestError(f"no model {model!r} is loaded (loaded: {', '.join(models) or 'none'})")
+    if tokens < 1 or count < 1:
+        raise RequestError("a benchmark takes at least one request of one token")
+    prompts = Prompts(chosen.path)
+    return f"bench-{uuid.uuid4().hex}", [prompts.make(tokens, seed, number) for number in range(count)]
+
+
+def stamp_tokens() -> None:
+    """Stamps every token that leaves an engine from now on."""
+    from hwledger_omlx.measure import token_stamps
+
+    token_stamps.install()
+
+
+def token_stamps() -> list[tuple[int, int, int]]:
+    """The stamps since the last time."""
+    from hwledger_omlx.measure import token_stamps
+
+    return token_stamps.take()
+
+
 def cache_stats(session: Any) -> str | None:
     """What the KV cache of a started session did and holds, as JSON; None unless it is ours."""
     stats: str | None = session.cache.stats_json()
     return stats
+
+
+def cache_flush(session: Any) -> None:
+    """Returns when everything that the cache accepted is on disk."""
+    session.cache.flush()
+
+
+def cache_purge(session: Any, model: str | None) -> str:
+    """Forgets every prompt, or those of one model; what went, as JSON."""
+    return json.dumps(dataclasses.asdict(session.cache.purge(model)))
+
+
+def cache_pin(session: Any, prompt: str, keep: bool, model: str | None, tenant: str) -> int:
+    """Keeps what is stored of a prompt, or takes that back; how many tokens. The prompt is JSON."""
+    act = session.cache.pin if keep else session.cache.unpin
+    tokens: int = act(json.loads(prompt), model=model, tenant=tenant)
+    return tokens
 
 
 def memory(session: Any) -> str:

@@ -6,6 +6,8 @@ Rust's tracing events arrive in Python's `logging` (see rust/extension/src/logs.
 import logging
 import os
 
+from hwledger_omlx._native import log_level_changed
+
 VARIABLE = "HWLEDGER_OMLX_LOG"
 _LEVELS = {"trace": 5, "debug": 10, "info": 20, "warn": 30, "warning": 30, "error": 40, "critical": 50, "off": 100}
 _OURS = ("hwledger_omlx", "hwledger_omlx_core", "hwledger_omlx_extension", "omlx", "uvicorn")
@@ -34,6 +36,8 @@ def configure(*, to_stderr: bool = False, level: str = "") -> int:
     if given or to_stderr:
         for name in _OURS:
             logging.getLogger(name).setLevel(number)
+    if level:
+        log_level_changed(given)
     if given and given not in _LEVELS:
         known = ", ".join(_LEVELS)
         logging.getLogger("hwledger_omlx").warning("%s=%s is no level; known are %s", VARIABLE, given, known)

@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 
 import hwledger_omlx as hw
+import serving
 from hwledger_omlx.fork.locate import Fork, locate
 
 os.environ["HF_HUB_OFFLINE"] = "1"
@@ -61,3 +62,10 @@ def release(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> 
     assert found.version == request.param
     assert found.distribution == "flyto-mlx"
     return found
+
+
+@pytest.fixture(scope="session")
+def served(tmp_path_factory: pytest.TempPathFactory) -> Iterator[serving.Served]:
+    """`hwledger-omlx serve` as a process, for all tests that are its clients."""
+    with serving.served(tmp_path_factory.mktemp("served")) as running:
+        yield running

@@ -40,6 +40,19 @@ def test_a_program_may_set_it_in_place_of_the_variable() -> None:
     assert run(code, "error").stdout.split() == ["10", "30"]
 
 
+def test_rust_follows_when_the_level_is_changed_later() -> None:
+    code = (
+        "import logging\n"
+        "logging.basicConfig(format='%(levelname)s %(name)s %(message)s', level=logging.DEBUG)\n"
+        "from hwledger_omlx import _native, logs\n"
+        "for level in ('warning', 'debug', 'error'):\n"
+        "    logs.configure(level=level)\n"
+        "    print(level, flush=True)\n"
+        "    _native.series()\n"
+    )
+    assert run(code, "").stderr.count("DEBUG hwledger_omlx_core.series read the patch series") == 1
+
+
 @pytest.mark.parametrize(("given", "heard"), [("debug", True), ("info", False), ("", False)])
 def test_rust_is_heard_in_pythons_logging(given: str, heard: bool) -> None:
     code = (

@@ -14,7 +14,6 @@ import httpx
 import pytest
 
 import hwledger_omlx as hw
-from hwledger_omlx.serve.app import folders_of
 from hwledger_omlx.serve.settings import ServerSettings
 
 COMMAND = (sys.executable, "-m", "hwledger_omlx.cli", "serve")
@@ -134,7 +133,9 @@ def test_a_key_is_asked_for_wherever_there_is_one(tiny_model: Path, tmp_path: Pa
     [
         (("--host", "0.0.0.0"), "it takes an API key: give --api-key"),  # noqa: S104
         (("/no/such/model",), "no model at /no/such/model"),
-        (("--hot-cache-max-size", "much"), "hot_bytes must be a number of bytes"),
+        (("--hot-cache-max-size", "much"), "--hot-cache-max-size: cache.hot_bytes: must be a number of bytes"),
+        (("--max-process-memory", "80%"), "--max-process-memory is not taken: omlx only guesses a tier from it; give"),
+        (("--config", "/no/such/file.toml"), "the configuration /no/such/file.toml cannot be read: No such file"),
     ],
 )
 def test_what_cannot_be_is_one_line_and_exit_code_2(tmp_path: Path, arguments: tuple[str, ...], said: str) -> None:
@@ -191,11 +192,6 @@ def test_settings_that_cannot_be() -> None:
     with pytest.raises(hw.EngineError, match="stuck_after_s must be a number of seconds above 0"):
         ServerSettings(engine=NO_MODEL, stuck_after_s=0)
     with pytest.raises(hw.ModelError, match="no folder of models at /no/such/folder"):
-        ServerSettings(engine=NO_MODEL, model_dirs=folders_of("/no/such/folder"))
+        ServerSettings(engine=NO_MODEL, model_dirs=[Path("/no/such/folder")])
     with pytest.raises(hw.EngineError, match=r"cannot listen on 'nowhere\.invalid'"):
         ServerSettings(engine=NO_MODEL, host="nowhere.invalid").listen()
-
-
-def test_folders_come_as_omlx_takes_them() -> None:
-    assert folders_of(" /a, ~/b ,,") == (Path("/a"), Path("~/b").expanduser())
-    assert folders_of("") == ()

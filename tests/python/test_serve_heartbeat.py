@@ -105,6 +105,36 @@ def test_a_free_thread_that_makes_no_step_is_stuck_too(watched: Watched) -> None
     assert watched.after(LIMIT_S) == ["the inference thread is free and makes no step"]
 
 
+def test_one_that_was_only_slow_may_be_as_slow_again(watched: Watched) -> None:
+    watched.begin()
+    watched.thread.free = False
+    assert watched.after(LIMIT_S + 5)
+    watched.core._steps_executed += 1
+    assert not watched.after(1)
+    assert not watched.after(2 * LIMIT_S)
+    assert watched.after(LIMIT_S + 20)
+
+
+def test_a_loop_that_does_not_answer_is_stuck(watched: Watched) -> None:
+    answers: list[Future[None]] = []
+
+    def ask() -> "Future[None]":
+        answers.append(Future())
+        return answers[-1]
+
+    loop = Heartbeat(dict, LIMIT_S, clock=lambda: watched.now_s, ask_loop=ask)
+    loop.look()
+    watched.now_s += LIMIT_S - 1
+    assert not loop.stuck()
+    watched.now_s += 1
+    (stuck,) = loop.stuck()
+    assert (stuck.model_id, stuck.for_s) == ("", LIMIT_S)
+    answers[-1].set_result(None)
+    loop.look()
+    assert not loop.stuck()
+    assert len(answers) == 2
+
+
 def test_a_request_that_the_thread_has_no_time_to_take_in_counts(watched: Watched) -> None:
     watched.thread.free = False
     watched.after(1)

@@ -9,6 +9,7 @@ from typing import Any, Literal
 
 from hwledger_omlx._native import Store
 from hwledger_omlx.cache.reports import Purged, StoreInfo
+from hwledger_omlx.cache.settings import PagedCache
 from hwledger_omlx.cache.stats import CacheStats
 from hwledger_omlx.errors import RequestError, StoreClosedError, StoreError
 
@@ -69,6 +70,15 @@ class Cache:
             StoreError: the cache is not ours, or closed.
         """
         return StoreInfo.parse(self._ours("info").info())
+
+    def set_limits(self, settings: PagedCache) -> None:
+        """Puts other limits in force: quota, hot tier, free space, write budget, TTL. The rest counts when it opens.
+
+        Raises:
+            StoreError: the cache is not ours, or closed.
+            StoreConfigError: the quota is smaller than the segments that it was opened with.
+        """
+        settings.limit(self._ours("set_limits"))
 
     def flush(self) -> None:
         """Returns when everything that was accepted is on disk. Nothing to do unless the cache is ours.

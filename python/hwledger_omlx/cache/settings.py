@@ -5,6 +5,7 @@ import shutil
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TypedDict
 
 from hwledger_omlx._native import Store
 from hwledger_omlx.cache.sizes import Size, parse_size
@@ -26,6 +27,14 @@ _BACKLOG_BYTES_AT_MOST, _BACKLOG_SHARE = 16 * GIB, 1 / 4
 def default_folder() -> Path:
     """Where the store is unless a folder is given. The fork's own cache has another folder."""
     return home() / "kv-store"
+
+
+class _Limits(TypedDict):
+    quota_bytes: int
+    hot_bytes: int
+    min_free_bytes: int
+    daily_write_bytes: int | None
+    ttl_seconds: float | None
 
 
 @dataclass(frozen=True, slots=True, init=False)
@@ -100,16 +109,29 @@ class PagedCache:
         folder = Path(folder).expanduser()
         return Store.open(
             folder,
-            quota_bytes=_default_quota_bytes(folder) if self.quota_bytes is None else self.quota_bytes,
-            hot_bytes=self.hot_bytes,
+            **self._limits(folder),
             queue_bytes=self.queue_bytes,
             backlog_bytes=self.backlog_bytes,
-            min_free_bytes=_default_min_free_bytes(folder) if self.min_free_bytes is None else self.min_free_bytes,
-            daily_write_bytes=self.daily_write_bytes,
-            ttl_seconds=self.ttl_seconds,
             reader_threads=self.reader_threads,
             segment_bytes=self.segment_bytes,
         )
+
+    def limit(self, store: Store) -> None:
+        """Puts the settings in force that an open store can change: quota, hot tier, free space, write budget and TTL.
+
+        Raises:
+            StoreError: what `Store.set_limits` raises.
+        """
+        store.set_limits(**self._limits(store.folder))
+
+    def _limits(self, folder: Path) -> _Limits:
+        return {
+            "quota_bytes": _default_quota_bytes(folder) if self.quota_bytes is None else self.quota_bytes,
+            "hot_bytes": self.hot_bytes,
+            "min_free_bytes": _default_min_free_bytes(folder) if self.min_free_bytes is None else self.min_free_bytes,
+            "daily_write_bytes": self.daily_write_bytes,
+            "ttl_seconds": self.ttl_seconds,
+        }
 
 
 def _is_number(value: object) -> bool:

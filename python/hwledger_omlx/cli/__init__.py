@@ -5,6 +5,7 @@ Whatever hwledger-omlx raises on purpose becomes one line on standard error and 
 
 import signal
 import sys
+from collections.abc import Sequence
 
 import typer
 
@@ -12,12 +13,14 @@ from hwledger_omlx import Error, __version__, logs
 from hwledger_omlx.cli.bench import bench_app
 from hwledger_omlx.cli.cache import cache_app
 from hwledger_omlx.cli.chat import chat
+from hwledger_omlx.cli.config import config_app
 from hwledger_omlx.cli.demo import demo
 from hwledger_omlx.cli.generate import generate
 from hwledger_omlx.cli.kv import kv_app
 from hwledger_omlx.cli.ledger import ledger_app
 from hwledger_omlx.cli.patches import patches_app
 from hwledger_omlx.cli.plan import plan
+from hwledger_omlx.cli.rpc import rpc
 from hwledger_omlx.cli.serve import serve
 from hwledger_omlx.cli.top import top
 
@@ -32,10 +35,12 @@ app.command()(demo)
 app.command()(generate)
 app.command()(chat)
 app.command()(serve)
+app.command()(rpc)
 app.command()(top)
 app.command()(plan)
 app.add_typer(patches_app, name="patches")
 app.add_typer(cache_app, name="cache")
+app.add_typer(config_app, name="config")
 app.add_typer(kv_app, name="kv")
 app.add_typer(ledger_app, name="ledger")
 app.add_typer(bench_app, name="bench")
@@ -56,12 +61,26 @@ def options(
 
 def main() -> None:
     """Entry point of the console script."""
-    logs.configure(to_stderr=True)
     # So that engines are closed and temporary folders removed, as on Ctrl-C.
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM))
+    sys.exit(run(sys.argv[1:]))
+
+
+def run(arguments: Sequence[str], *, program: str | None = None) -> int:
+    """Runs a command line in this process, which is a program's and not a library's; its exit code.
+
+    Args:
+        arguments: all but the program.
+        program: its name in what is said; None for the one that runs.
+    """
+    logs.configure(to_stderr=True)
     try:
-        app()
+        app(args=list(arguments), prog_name=program)
+    except SystemExit as end:
+        return end.code if isinstance(end.code, int) else int(end.code is not None)
     except Error as error:
-        sys.stdout.flush()
+        if sys.stdout is not None:  # as where it was closed before the start
+            sys.stdout.flush()
         typer.echo(f"hwledger-omlx: {error}", err=True)
-        sys.exit(2)
+        return 2
+    return 0

@@ -194,6 +194,74 @@ def plan(
     finish(report, as_json=as_json, check=check)
 
 
+@bench_app.command()
+def host(
+    model: Annotated[
+        str | None,
+        typer.Option("--model", "-m", help="Model folder or Hugging Face id.", show_default="the shipped model"),
+    ] = None,
+    host_binary: Annotated[
+        Path | None,
+        typer.Option(help="The program hwledger-omlx-host.", show_default="on the path, or in the checkout's target"),
+    ] = None,
+    rounds: Rounds = 5,
+    max_tokens: Annotated[int, typer.Option(min=8, help="Tokens of each request.")] = 128,
+    fork: options.Fork = None,
+    as_json: options.Json = False,
+    check: Check = False,
+) -> None:
+    """A token from the engine to a Rust program: in process, by HTTP, by JSON-RPC. Bar: at most 50 µs in process.
+
+    Prints a table, or with --json the results as bench engine has them.
+    """
+    from hwledger_omlx.measure.host_bench import HostBench
+
+    bench = HostBench(model=model, host=host_binary, fork=fork, rounds=rounds, max_tokens=max_tokens)
+    with progress_of_turns("bench host") as on_turn:
+        report = bench.run(on_turn)
+    finish(report, as_json=as_json, check=check)
+
+
+@bench_app.command()
+def rpc(
+    rounds: Rounds = 5,
+    requests: Annotated[int, typer.Option(min=1, help="Requests of each kind in a turn, and tokens.")] = 50_000,
+    as_json: options.Json = False,
+    check: Check = False,
+) -> None:
+    """How many messages a second JSON-RPC carries, through a real process and its pipes. Bar: 20,000.
+
+    Prints a table, or with --json the results as bench engine has them.
+    """
+    from hwledger_omlx.measure.rpc_bench import RpcBench
+
+    with progress_of_turns("bench rpc") as on_turn:
+        report = RpcBench(rounds=rounds, requests=requests).run(on_turn)
+    finish(report, as_json=as_json, check=check)
+
+
+@bench_app.command()
+def soak(
+    model: options.Model = options.SHIPPED_MODEL,
+    seconds: Annotated[int, typer.Option("--seconds", min=1, help="How long the clients talk.")] = 600,
+    clients: Annotated[int, typer.Option("--clients", min=1, help="Clients at the same time.")] = 24,
+    seed: Annotated[int, typer.Option("--seed", help="Of what the clients do.")] = 0,
+    as_json: options.Json = False,
+    check: Check = False,
+) -> None:
+    """A server for ten minutes, with clients that cancel, hang up and read slowly: errors, and what it holds after.
+
+    Bars: no error, no thread more, nothing under way at the end, at most 5 % more memory than in the middle. Prints a
+    table, or with --json the results as bench engine has them.
+    """
+    from hwledger_omlx.measure.soak_bench import SoakBench
+
+    bench = SoakBench(model=model, seconds=seconds, clients=clients, seed=seed)
+    with _progress_of_seconds("bench soak") as on_second:
+        report = bench.run(on_second)
+    finish(report, as_json=as_json, check=check)
+
+
 def finish(report: Report, *, as_json: bool, check: bool) -> None:
     """Prints the report and sets the exit code: 1 for a missed bar where `check` asks for it."""
     report.print(as_json=as_json)
@@ -214,6 +282,19 @@ def progress_of_turns(title: str) -> Iterator[Callable[[str, Turn, int, int], No
             bar.update(task, description=f"{title}: {contestant} {what}".rstrip(), completed=done, total=total)
 
         yield on_turn
+
+
+@contextmanager
+def _progress_of_seconds(title: str) -> Iterator[Callable[[int, int, str], None]]:
+    console = Console(stderr=True)
+    columns = (TextColumn("{task.description}"), BarColumn(), TimeElapsedColumn())
+    with Progress(*columns, console=console, transient=True, disable=not console.is_terminal) as bar:
+        task = bar.add_task(f"{title}: loading", total=None)
+
+        def on_second(done: int, total: int, what: str) -> None:
+            bar.update(task, description=f"{title}: {what}", completed=done, total=total)
+
+        yield on_second
 
 
 def _numbers(text: str, option: str) -> tuple[int, ...]:

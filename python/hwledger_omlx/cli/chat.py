@@ -9,6 +9,7 @@ from rich.markup import escape
 
 from hwledger_omlx import DoneEvent, Engine, Error, Generation, Message, TokenEvent
 from hwledger_omlx.cli import options
+from hwledger_omlx.engine import kv_policy
 
 _HELP = "/clear starts over, /exit or Ctrl-D ends, Ctrl-C stops an answer."
 
@@ -27,7 +28,9 @@ def chat(
     """Talk with a model; each turn says what the cache saved."""
     notes = Console(stderr=True, highlight=False)
     opening: list[Message] = [] if system is None else [{"role": "system", "content": system}]
-    with Engine(model, cache=None if no_cache else "paged", cache_dir=cache_dir, kv=kv, fork=fork) as engine:
+    with Engine(
+        model, cache=None if no_cache else "paged", cache_dir=cache_dir, kv=kv_policy.named(kv), fork=fork
+    ) as engine:
         read = _reader()
         notes.print(f"[dim]{', '.join(engine.models)} on {engine.fork}. {_HELP}[/dim]")
         messages = list(opening)

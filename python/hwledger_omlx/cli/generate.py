@@ -9,6 +9,7 @@ import typer
 
 from hwledger_omlx import DoneEvent, Engine, Message, TokenEvent
 from hwledger_omlx.cli import options
+from hwledger_omlx.engine import kv_policy
 
 
 def generate(
@@ -33,7 +34,9 @@ def generate(
         asked = [{"role": "user", "content": text}]
         if system is not None:
             asked.insert(0, {"role": "system", "content": system})
-    with Engine(model, cache=None if no_cache else "paged", cache_dir=cache_dir, kv=kv, fork=fork) as engine:
+    with Engine(
+        model, cache=None if no_cache else "paged", cache_dir=cache_dir, kv=kv_policy.named(kv), fork=fork
+    ) as engine:
         for event in engine.stream(
             asked, max_tokens=max_tokens, temperature=temperature, seed=seed, stop=tuple(stop or ())
         ):

@@ -57,7 +57,7 @@ def show(
     as_json: options.Json = False,
 ) -> None:
     """The dial of a policy on a model, layer by layer: bits, bytes, error. Without --kv, what calibration measured."""
-    from hwledger_omlx.engine import model_folder
+    from hwledger_omlx.engine import kv_policy, model_folder
     from hwledger_omlx.kv import profile as profiles
     from hwledger_omlx.kv.show import DialPicture, profile_table
 
@@ -73,7 +73,7 @@ def show(
         return
     from hwledger_omlx.kv.policies import dial_of
 
-    view = dial_of(model, kv, tokens=tokens)
+    view = dial_of(model, str(kv_policy.parse(kv_policy.named(kv))), tokens=tokens)
     if as_json:
         typer.echo(json.dumps(view.as_json(), indent=2))
     else:

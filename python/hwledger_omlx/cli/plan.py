@@ -5,6 +5,7 @@ from typing import Annotated
 import typer
 
 from hwledger_omlx.cli import options
+from hwledger_omlx.engine import kv_policy
 
 
 def plan(
@@ -37,7 +38,15 @@ def plan(
     from hwledger_omlx.memory.plan import plan as planned
     from hwledger_omlx.memory.plan_view import render
 
-    found = planned(model, context=context, concurrency=concurrency, kv=kv, memory=memory, answer=answer, chunk=chunk)
+    found = planned(
+        model,
+        context=context,
+        concurrency=concurrency,
+        kv=kv_policy.named(kv),
+        memory=memory,
+        answer=answer,
+        chunk=chunk,
+    )
     if as_json:
         typer.echo(found.to_json())
     else:

@@ -19,8 +19,8 @@ logger = logging.getLogger(__name__)
 
 async def adopted(
     pool: Any, model_id: str, cache: KvCache, policy: Callable[[], KvPolicy], hooks: Sequence[HookReport]
-) -> LoadedModel | None:
-    """The model as the engine knows it, at the KV policy in force; None where it does not generate text.
+) -> LoadedModel:
+    """The model as the engine knows it; one that generates text, at the KV policy in force.
 
     Args:
         pool: has just loaded it.
@@ -35,9 +35,9 @@ async def adopted(
         ModelError: the folder is none that the engine takes.
     """
     placed = upstream.placed_in(pool, model_id)
-    if placed is None:
-        return None
     folder = model_folder.locate(placed.root)
+    if not placed.generates:
+        return LoadedModel(folder, placed)
     # The fork swallows what goes wrong with its cache, and a hook that was refused attaches none.
     if cache.face.kind == "fork" and not upstream.has_fork_cache(placed):
         logger.warning("%s runs without a KV cache: the fork could not open it", model_id)

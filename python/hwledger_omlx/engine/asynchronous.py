@@ -7,6 +7,7 @@ from types import TracebackType
 from typing import Unpack
 
 from hwledger_omlx.engine import progress
+from hwledger_omlx.engine.answers import Embeddings, Ranking, Speech, Transcription
 from hwledger_omlx.engine.events import DoneEvent, Event, Generation, Message
 from hwledger_omlx.engine.face import Face
 from hwledger_omlx.engine.kv_policy import KvSetting
@@ -113,6 +114,92 @@ class AsyncEngine(Face):
             ModelError: no model of that id is loaded.
         """
         await asyncio.to_thread(self._session.set_kv_policy, policy, model)
+
+    async def embed(self, texts: str | Sequence[str], *, model: str | None = None) -> Embeddings:
+        """Texts as vectors of length 1. A text that is too long for the model is cut off.
+
+        Args:
+            texts: one or more.
+            model: id of a loaded embedding model; None for the first one.
+
+        Raises:
+            RequestError: there is no text, or no such model is loaded.
+            ModelTaskError: the model does not embed.
+            EngineError: the fork failed, or the engine was closed.
+        """
+        return await asyncio.wrap_future(self._session.begin(self._session.one_shot.embed(texts, model)))
+
+    async def rerank(
+        self, query: str, documents: Sequence[str], *, model: str | None = None, top_n: int | None = None
+    ) -> Ranking:
+        """Documents by how well they answer a query, the best first.
+
+        Args:
+            query: what is asked.
+            documents: what may answer it; a pair that is too long for the model is cut off.
+            model: id of a loaded reranker; None for the first one.
+            top_n: how many of the best to return; None for all.
+
+        Raises:
+            RequestError: there is no query or no document, `top_n` is below 1, or no such model is loaded.
+            ModelTaskError: the model does not rerank.
+            EngineError: the fork failed, or the engine was closed.
+        """
+        return await asyncio.wrap_future(
+            self._session.begin(self._session.one_shot.rerank(query, documents, model, top_n))
+        )
+
+    async def transcribe(
+        self,
+        audio: str | Path | bytes,
+        *,
+        model: str | None = None,
+        language: str | None = None,
+        prompt: str | None = None,
+        temperature: float | None = None,
+    ) -> Transcription:
+        """Speech as text.
+
+        Args:
+            audio: a file, or what is in one; WAV, FLAC and MP3 in any case.
+            model: id of a loaded transcription model; None for the first one.
+            language: what is spoken, such as `en`; None leaves it to the model.
+            prompt: text that comes before, for models that take it.
+            temperature: of sampling; None for the model's own.
+
+        Raises:
+            RequestError: there is no such file, or no such model is loaded.
+            ModelTaskError: the model does not transcribe.
+            EngineError: the fork failed, as it does with what is no sound, or the engine was closed.
+        """
+        work = self._session.one_shot.transcribe(audio, model, language, prompt, temperature)
+        return await asyncio.wrap_future(self._session.begin(work))
+
+    async def speak(
+        self,
+        text: str,
+        *,
+        model: str | None = None,
+        voice: str | None = None,
+        speed: float = 1.0,
+        instructions: str | None = None,
+    ) -> Speech:
+        """Text as speech, in a WAV file.
+
+        Args:
+            text: what is to be said.
+            model: id of a loaded speech model; None for the first one.
+            voice: one of the model's; None for its own choice.
+            speed: 1.0 as the model speaks.
+            instructions: how to say it, for models that take that.
+
+        Raises:
+            RequestError: there is no text, or no such model is loaded.
+            ModelTaskError: the model does not speak.
+            EngineError: the fork failed, or the engine was closed.
+        """
+        work = self._session.one_shot.speak(text, model, voice, speed, instructions)
+        return await asyncio.wrap_future(self._session.begin(work))
 
     async def memory(self) -> MemoryReport:
         """Where the engine's memory goes now, layer by layer, and the highest it went.

@@ -1,7 +1,7 @@
 """What an engine is opened with. Knows nothing of the fork."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
@@ -28,6 +28,8 @@ class EngineConfig:
     """Folder of an oMLX checkout; None for `HWLEDGER_OMLX_FORK` or the installed `omlx`."""
     kv: KvSetting = None
     """The policy at which keys and values are held, such as `"8"`, `"k8v4"` or `"auto:0.35"`; None for 16 bit."""
+    model_kv: Mapping[str, KvSetting] = field(default_factory=dict)
+    """The policies of single models by id, in place of `kv`."""
     ledger: bool | str | Path = True
     """Whether each request is recorded, in the default database or in the one of this path; False for not at all."""
     max_concurrent_requests: int = 8
@@ -51,15 +53,24 @@ class EngineConfig:
             object.__setattr__(self, "ledger", Path(self.ledger).expanduser())
         object.__setattr__(self, "cache", _checked_cache(self.cache))
         object.__setattr__(self, "kv", kv_policy.parse(self.kv))
-        if self.cache == "fork" and not kv_policy.is_plain(self.kv_policy):
-            raise EngineError(
-                f"kv={str(self.kv)!r} needs cache='paged' or None: the fork's own cache knows 16 bit only"
-            )
+        if not isinstance(self.model_kv, Mapping):
+            raise EngineError(f"model_kv must map ids of models to KV policies, not {self.model_kv!r}")
+        object.__setattr__(self, "model_kv", {name: kv_policy.parse(each) for name, each in self.model_kv.items()})
+        for policy in (self.kv_policy, *self.kv_policies.values()):
+            if self.cache == "fork" and not kv_policy.is_plain(policy):
+                raise EngineError(
+                    f"kv={str(policy)!r} needs cache='paged' or None: the fork's own cache knows 16 bit only"
+                )
 
     @property
     def kv_policy(self) -> KvPolicy:
         """`kv`, parsed."""
         return kv_policy.parse(self.kv)
+
+    @property
+    def kv_policies(self) -> dict[str, KvPolicy]:
+        """`model_kv`, parsed."""
+        return {name: kv_policy.parse(policy) for name, policy in self.model_kv.items()}
 
     @property
     def paged_cache(self) -> PagedCache | None:

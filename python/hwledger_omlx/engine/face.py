@@ -25,6 +25,7 @@ class EngineSettings(TypedDict, total=False):
     cache: CacheKind | PagedCache | Mapping[str, Any] | None
     fork: str | Path | None
     kv: KvSetting
+    model_kv: Mapping[str, KvSetting]
     ledger: bool | str | Path
     max_concurrent_requests: int
     progress: bool | None

@@ -29,24 +29,36 @@ from hwledger_omlx.hooks.layer_caches import dial
 from hwledger_omlx.hooks.layer_memory import naming
 from hwledger_omlx.hooks.paged_cache import binding
 
+_CLOCK_S = 0.001
+"""How much earlier than asked for a loop's timer may fire, at most."""
+
 
 @dataclass(frozen=True, slots=True)
 class LoadedModel:
-    """A model that takes requests."""
+    """A model that takes requests, of whichever kind."""
 
     folder: ModelFolder
     placed: upstream.Placed
 
     @property
     def engine(self) -> Any:
-        """The fork's `BatchedEngine`."""
+        """The fork's engine."""
         return self.placed.engine
 
 
 class RequestRun:
-    """One request under way. `run` delivers every event, the `DoneEvent` last, or raises."""
+    """One request under way. `run` delivers every event, the `DoneEvent` last, or raises.
 
-    def __init__(self, model: LoadedModel, request: GenerateRequest, deliver: Callable[[Event], None]) -> None:
+    Args:
+        model: what answers.
+        request: what is asked.
+        deliver: takes the events.
+        submitted_s: when it was submitted, on the monotonic clock.
+    """
+
+    def __init__(
+        self, model: LoadedModel, request: GenerateRequest, deliver: Callable[[Event], None], submitted_s: float
+    ) -> None:
         self._model = model
         self._request = request
         self._deliver = deliver
@@ -56,7 +68,7 @@ class RequestRun:
         self._dial = dial.dial_of(upstream.scheduler_of(model.placed))
         self._added = False
         self._began = False
-        self._submitted_s = time.monotonic()
+        self._submitted_s = submitted_s
         self._first_token_s: float | None = None
         self._stop = StopText(request.stop)
         self._text: list[str] = []
@@ -73,8 +85,7 @@ class RequestRun:
         """
         reason: FinishReason = "cancelled"
         try:
-            # A long prompt takes a tokenizer tens of milliseconds and more; other streams go on meanwhile.
-            token_ids = await asyncio.to_thread(upstream.prompt_token_ids, self._model.engine, self._request)
+            token_ids, images = await upstream.prompt_of(self._model.placed, self._request)
             self._check_fits(len(token_ids))
             self._prompt_tokens = len(token_ids)
             self._progress(0, len(token_ids))
@@ -89,10 +100,13 @@ class RequestRun:
                 prompt=token_ids,
                 sampling_params=upstream.sampling_params(self._request, self._model.folder, len(token_ids)),
                 request_id=self._fork_id,
+                **images,
             )
             reason = await self._follow()
         except asyncio.CancelledError:
-            # Only the engine cancels this task, when the caller gave the request up. The fork ends it at its next step.
+            # Only the engine cancels this task, when the caller gave the request up or its deadline has passed. The
+            # fork ends it at its next step.
+            reason = self._why_cancelled()
             if self._added:
                 await self._core.abort_request(self._fork_id)
         finally:
@@ -103,7 +117,12 @@ class RequestRun:
 
     def give_up(self) -> None:
         """Delivers the last event of a request that was cancelled before its turn came."""
-        self._deliver(DoneEvent(self._request.request_id, self._generation("cancelled")))
+        self._deliver(DoneEvent(self._request.request_id, self._generation(self._why_cancelled())))
+
+    def _why_cancelled(self) -> FinishReason:
+        deadline_s = self._request.deadline_s
+        over = deadline_s is not None and time.monotonic() - self._submitted_s >= deadline_s - _CLOCK_S
+        return "deadline" if over else "cancelled"
 
     async def _follow(self) -> FinishReason:
         stream = upstream.outputs(self._core, self._fork_id)

@@ -4,9 +4,10 @@ import asyncio
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
-from hwledger_omlx._native import KvPolicy
+from hwledger_omlx._native import KvPolicy, is_kv_policy_file
 from hwledger_omlx.engine import upstream
 from hwledger_omlx.engine.model_folder import ModelFolder
 from hwledger_omlx.errors import EngineError, KvPolicyError
@@ -14,8 +15,8 @@ from hwledger_omlx.fork.verify import HookReport
 from hwledger_omlx.hooks.layer_caches.dial import PLAIN, Dial, dial_of, set_dial
 from hwledger_omlx.kv import profile
 
-KvSetting = str | Mapping[str, Any] | KvPolicy | None
-"""A policy as text, such as `"8"` or `"k8v4"`, as a mapping, or parsed; None for 16 bit."""
+KvSetting = str | Mapping[str, Any] | Path | KvPolicy | None
+"""A policy as text, such as `"8"` or `"k8v4"`, as a mapping, in a TOML or JSON file, or parsed; None for 16 bit."""
 
 _PATCH = "kv-quant"
 
@@ -38,7 +39,25 @@ def parse(given: KvSetting) -> KvPolicy:
         except (TypeError, ValueError) as error:
             raise KvPolicyError(f"this mapping is no KV policy: {error}") from error
         return KvPolicy.from_json(text)
-    raise KvPolicyError(f"a KV policy is a text such as '8' or 'k8v4', a mapping or a KvPolicy, not {given!r}")
+    if isinstance(given, Path):
+        return _read(given)
+    raise KvPolicyError(f"a KV policy is a text such as '8' or 'k8v4', a mapping, a path or a KvPolicy, not {given!r}")
+
+
+def named(text: str | None) -> KvSetting:
+    """What a user has named on a command line or in a configuration: a policy, or the file that has it."""
+    return Path(text).expanduser() if text is not None and is_kv_policy_file(text) else text
+
+
+def _read(path: Path) -> KvPolicy:
+    try:
+        text = path.read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError) as error:
+        raise KvPolicyError(f"the KV policy {path} cannot be read: {error}") from error
+    try:
+        return KvPolicy.from_json(text) if path.suffix.lower() == ".json" else KvPolicy.from_toml(text)
+    except KvPolicyError as error:
+        raise KvPolicyError(f"{path}: {error}") from error
 
 
 def is_plain(policy: KvPolicy) -> bool:

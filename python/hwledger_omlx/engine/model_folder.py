@@ -41,6 +41,15 @@ class ModelFolder:
             return self.path.parent.parent.name.rsplit("--", 1)[-1]
         return self.path.name
 
+    def require_tokenizer(self) -> None:
+        """Some kinds of model have none.
+
+        Raises:
+            ModelError: there is none.
+        """
+        if not any((self.path / name).exists() for name in _TOKENIZERS):
+            raise ModelError(f"{self.path} has no tokenizer ({', '.join(_TOKENIZERS)}); fetch the model again, whole")
+
 
 def locate(model: str | Path) -> ModelFolder:
     """The folder of `model`, a local path or a Hugging Face id.
@@ -92,8 +101,6 @@ def _inspected(path: Path) -> ModelFolder:
     _check_shards(path, {file.name for file in weights})
     for file in weights:
         _check_weights(file)
-    if not any((path / name).exists() for name in _TOKENIZERS):
-        raise ModelError(f"{path} has no tokenizer ({', '.join(_TOKENIZERS)}); fetch the model again, whole")
     return ModelFolder(
         path,
         model_type,

@@ -35,6 +35,7 @@ class RequestFields(TypedDict, total=False):
     tools: Sequence[Mapping[str, Any]]
     chat_template_kwargs: Mapping[str, Any]
     thinking_budget: int | None
+    deadline_s: float | None
     tenant: str
 
 
@@ -65,6 +66,8 @@ class GenerateRequest:
     chat_template_kwargs: Mapping[str, Any] | None = None
     thinking_budget: int | None = None
     """Most tokens of reasoning; None for no limit."""
+    deadline_s: float | None = None
+    """Ends the request so many seconds after its submission, with what there is; None for no deadline."""
     tenant: str = ""
     """Whose prompt it is: cached KV is shared between requests of the same tenant only."""
 
@@ -136,6 +139,7 @@ _DECIMAL: dict[str, tuple[float, float | None]] = {
     "repetition_penalty": (0.0, None),
     "presence_penalty": (-2.0, 2.0),
     "frequency_penalty": (-2.0, 2.0),
+    "deadline_s": (0.0, None),
 }
 
 

@@ -2,6 +2,7 @@
 
 import asyncio
 import logging
+import time
 from collections.abc import Callable
 
 from hwledger_omlx.engine.events import Event
@@ -30,9 +31,12 @@ class RunningRequests:
         request_id = request.request_id
         if self._runs(request_id):
             raise RequestError(f"a request with id {request_id!r} is running; give another id or none")
-        task = asyncio.create_task(_work(model, request, deliver, self._slots))
+        task = asyncio.create_task(_work(model, request, deliver, self._slots, time.monotonic()))
         self._tasks[request_id] = task
         self._model_ids[task] = model.folder.model_id
+        if request.deadline_s is not None:
+            deadline = asyncio.get_running_loop().call_later(request.deadline_s, task.cancel)
+            task.add_done_callback(lambda _: deadline.cancel())
         # In a callback, since a task that is cancelled before its first step runs no line of its own.
         task.add_done_callback(lambda ended: self._forget(request_id, ended))
 
@@ -57,8 +61,10 @@ class RunningRequests:
             del self._tasks[request_id]
 
 
-async def _work(model: LoadedModel, request: GenerateRequest, deliver: Deliver, slots: asyncio.Semaphore) -> None:
-    run = RequestRun(model, request, deliver)
+async def _work(
+    model: LoadedModel, request: GenerateRequest, deliver: Deliver, slots: asyncio.Semaphore, submitted_s: float
+) -> None:
+    run = RequestRun(model, request, deliver, submitted_s)
     try:
         async with slots:
             await run.run()

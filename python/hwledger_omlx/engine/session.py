@@ -1,24 +1,24 @@
 """One engine on an event loop and a thread of its own. `Engine`, `AsyncEngine` and the Rust host are faces of it.
 
-The fork's pool, its locks and its engine loop are bound to one event loop. Giving them a loop of ours makes the engine
-the same from a script, from a notebook whose loop runs already, from any async framework, and from Rust. Nothing here
-waits for a caller: events go to a `deliver` function on the loop's thread.
+The fork's pool, its locks and its engine loop are bound to one event loop. Giving them a loop of ours, `loop`'s, makes
+the engine the same from a script, from a notebook whose loop runs already, from any async framework, and from Rust.
+Nothing here waits for a caller: events go to a `deliver` function on the loop's thread.
 """
 
 import asyncio
 import concurrent.futures
 import contextlib
 import logging
-import os
 import threading
-from collections.abc import Coroutine, Iterable, Sequence
+from collections.abc import Callable, Coroutine, Iterable, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, TypeVar, cast
 
 from hwledger_omlx._native import KvPolicy, LayerMemory
 from hwledger_omlx.cache.cache import Cache, Prompt
 from hwledger_omlx.engine import exit as process_exit
-from hwledger_omlx.engine import kv_policy, memory, model_folder, progress, upstream, watched_pool
+from hwledger_omlx.engine import images, kv_policy, memory, model_folder, progress, upstream, watched_pool
 from hwledger_omlx.engine import ledger as request_ledger
 from hwledger_omlx.engine.adoption import adopted
 from hwledger_omlx.engine.config import EngineConfig
@@ -26,7 +26,10 @@ from hwledger_omlx.engine.events import Message
 from hwledger_omlx.engine.generation import LoadedModel
 from hwledger_omlx.engine.kv_cache import KvCache, folder_of, open_cache
 from hwledger_omlx.engine.kv_policy import KvSetting
+from hwledger_omlx.engine.loop import EngineLoop
 from hwledger_omlx.engine.model_folder import ModelFolder
+from hwledger_omlx.engine.model_kind import called
+from hwledger_omlx.engine.one_shot import OneShot
 from hwledger_omlx.engine.request import GenerateRequest
 from hwledger_omlx.engine.running import Deliver, RunningRequests
 from hwledger_omlx.errors import (
@@ -34,6 +37,7 @@ from hwledger_omlx.errors import (
     EngineError,
     Error,
     ModelError,
+    ModelTaskError,
     RequestError,
     StoreError,
 )
@@ -56,23 +60,19 @@ class Session:
     def __init__(self, config: EngineConfig) -> None:
         self.config = config
         self._models: dict[str, LoadedModel] = {}
+        self._one_shot: dict[str, LoadedModel] = {}
         self._running: RunningRequests | None = None
-        self._calls: set[concurrent.futures.Future[Any]] = set()
         self._default_model = ""
         self._kv_policy = config.kv_policy
+        self._kv_policies = config.kv_policies
         self._kv_cache: KvCache | None = None
         self._ledger: Ledger | None = None
         self._folders = request_ledger.ModelFolders()
-        self._pid = os.getpid()
-        self._lifecycle = threading.RLock()
         self._starting = threading.Lock()
-        self._closed = False
-        self._end_of_work: concurrent.futures.Future[None] | None = None
         self._loading: asyncio.Lock | None = None
         self._fork: LoadedFork | None = None
         self._pool: Any = None
-        self._loop: asyncio.AbstractEventLoop | None = None
-        self._thread: threading.Thread | None = None
+        self._loop = EngineLoop()
 
     # -- life cycle ---------------------------------------------------------------------------------------------
 
@@ -86,16 +86,17 @@ class Session:
             ForeignFolderError: another program's cache is there.
         """
         with self._starting:
-            if self._closed:
+            if self.closed:
                 raise EngineClosedError("this engine was closed; open a new one")
-            if self._loop is not None:
+            if self._loop.started:
                 return
             folder = None if self.config.model is None else model_folder.locate(self.config.model)
             self._fork = load(self.config.fork)
             for name in ("scheduler", "engine_pool", "engine.batched"):
                 upstream.module(name)
             self._fork.confirm()
-            self._start_loop()
+            self._loop.start()
+            process_exit.close_at_exit(self)
             try:
                 self._kv_cache = open_cache(self.config, self._address)
                 self._ledger = request_ledger.open_ledger(self.config, self._folders, predict)
@@ -111,31 +112,7 @@ class Session:
 
         Safe to call twice and from several threads: each call returns when all is done.
         """
-        with self._lifecycle:
-            self._closed = True
-            loop, thread = self._loop, self._thread
-            if loop is None or thread is None or os.getpid() != self._pid:
-                return
-            if self._end_of_work is None:
-                self._end_of_work = asyncio.run_coroutine_threadsafe(self._shut_down(), loop)
-                # Not after waiting for it: a wait that Ctrl-C ends must not end the work.
-                self._end_of_work.add_done_callback(lambda _: loop.call_soon_threadsafe(loop.stop))
-        try:
-            self._end_of_work.result()
-        finally:
-            if self._end_of_work.done():
-                thread.join()
-                with self._lifecycle:
-                    if not loop.is_closed():
-                        loop.close()
-                process_exit.is_closed(self)
-
-    def _start_loop(self) -> None:
-        loop = asyncio.new_event_loop()
-        self._thread = threading.Thread(target=loop.run_forever, name="hwledger-engine", daemon=True)
-        self._thread.start()
-        self._loop = loop
-        process_exit.close_at_exit(self)
+        self._loop.close(self._shut_down, lambda: process_exit.is_closed(self))
 
     async def _open_pool(self) -> None:
         limit = self.config.max_concurrent_requests
@@ -152,7 +129,7 @@ class Session:
         if self._running is not None:
             await self._running.end_all()
         try:
-            for model_id in list(self._models):
+            for model_id in [*self._models, *self._one_shot]:
                 await upstream.unload_model(self._pool, model_id)
             if self._pool is not None:
                 await self._pool.shutdown()
@@ -162,9 +139,6 @@ class Session:
                 await asyncio.to_thread(self._kv_cache.close)
             if self._ledger is not None:
                 await asyncio.to_thread(request_ledger.close, self._ledger)
-        for call in list(self._calls):
-            call.cancel()
-        await asyncio.get_running_loop().shutdown_default_executor()
 
     # -- what it is ---------------------------------------------------------------------------------------------
 
@@ -200,13 +174,18 @@ class Session:
 
     @property
     def models(self) -> dict[str, ModelFolder]:
-        """The loaded models by id, the first one opened with the engine."""
-        return {model_id: model.folder for model_id, model in self.loaded.items()}
+        """The loaded models of every kind by id."""
+        return {model_id: model.folder for model_id, model in (self._models | self._one_shot).items()}
 
     @property
     def loaded(self) -> dict[str, LoadedModel]:
-        """The loaded models by id, with the fork's engine of each."""
+        """The loaded models that generate text by id, with the fork's engine of each."""
         return dict(self._models)
+
+    @property
+    def one_shot(self) -> OneShot:
+        """What models do that answer a request in one piece; its methods run on the engine's loop: see `run`."""
+        return OneShot(self._models | self._one_shot)
 
     @property
     def pool(self) -> Any:
@@ -222,7 +201,7 @@ class Session:
     @property
     def closed(self) -> bool:
         """Whether `close` was called."""
-        return self._closed
+        return self._loop.closed
 
     # -- models -------------------------------------------------------------------------------------------------
 
@@ -253,7 +232,8 @@ class Session:
             return await self._load_alone(folder)
 
     async def _load_alone(self, folder: ModelFolder) -> str:
-        present = self._models.get(folder.model_id)
+        every = self._models | self._one_shot
+        present = every.get(folder.model_id)
         if present is not None:
             if present.folder.path != folder.path:
                 raise ModelError(
@@ -261,22 +241,25 @@ class Session:
                     "one of the folders"
                 )
             return folder.model_id
-        others = [model.placed.root for model in self._models.values()]
+        others = [model.placed.root for model in every.values()]
         await upstream.load_model(self._pool, folder, others)
         return folder.model_id
 
     async def _adopt(self, model_id: str) -> None:
         """Takes in a model that the pool has loaded, for us or for a request of the fork's server."""
         cache, hooks = self._opened_cache, self.fork.hooks
-        model = await adopted(self._pool, model_id, cache, lambda: self._kv_policy, hooks)
-        if model is not None:
-            self._folders.add(model.folder)
-            self._models[model_id] = model
-            memory.begin(model, hooks)
-            self._default_model = self._default_model or model_id
+        model = await adopted(self._pool, model_id, cache, lambda: self._kv_policy_for(model_id), hooks)
+        if not model.placed.generates:
+            self._one_shot[model_id] = model
+            return
+        self._folders.add(model.folder)
+        self._models[model_id] = model
+        memory.begin(model, hooks)
+        self._default_model = self._default_model or model_id
 
     async def _let_go(self, model_id: str) -> None:
         """Ends what runs on a model that the pool is about to unload."""
+        self._one_shot.pop(model_id, None)
         if self._models.pop(model_id, None) is not None:
             await self._requests.end_all(model_id)
 
@@ -284,7 +267,8 @@ class Session:
         async with self._pool_lock():
             if not model_id:
                 raise ModelError("unload takes the id of a loaded model")
-            self._model(model_id, ModelError)
+            if model_id not in self._one_shot:
+                self._model(model_id, ModelError)
             await upstream.unload_model(self._pool, model_id)
             await asyncio.to_thread(self._opened_cache.flush)
 
@@ -306,7 +290,25 @@ class Session:
             for each in fitted:
                 each.put_in_force()
             if model_id is None:
-                self._kv_policy = policy
+                self._kv_policy, self._kv_policies = policy, {}
+
+    async def set_kv_policies(self, policy: KvPolicy, of_models: Mapping[str, KvPolicy]) -> None:
+        """Has requests that begin from now on run at a policy, or at that of their model; on the engine's loop.
+
+        Raises:
+            KvPolicyError: a model cannot take its policy. Then nothing has changed.
+        """
+        async with self._pool_lock():
+            fitted = [
+                await kv_policy.fit(of_models.get(model_id, policy), each.folder, each.placed, self.fork.hooks)
+                for model_id, each in self._models.items()
+            ]
+            for each in fitted:
+                each.put_in_force()
+            self._kv_policy, self._kv_policies = policy, dict(of_models)
+
+    def _kv_policy_for(self, model_id: str) -> KvPolicy:
+        return self._kv_policies.get(model_id, self._kv_policy)
 
     def kv_policy_of(self, model_id: str | None = None) -> str:
         """The policy at which new requests of a model run, layer by layer where it was solved for.
@@ -325,15 +327,35 @@ class Session:
             EngineError: the engine was not started, or before the process forked.
             EngineClosedError: it was closed.
         """
-        with self._lifecycle:
-            self._open_loop()
+        with self._loop.held:
+            self._loop.require_open()
             models = list(self._models.values())
         return memory.report(models, self.cache, self.fork.hooks)
 
     def memory_ledgers(self) -> list[LayerMemory]:
         """The ledgers of the models that are loaded now; none when the engine is closed."""
-        with self._lifecycle:
-            return [] if self._closed else memory.ledgers(list(self._models.values()))
+        with self._loop.held:
+            return [] if self.closed else memory.ledgers(list(self._models.values()))
+
+    async def between_loads(self, work: Callable[[], None]) -> None:
+        """Does something on the engine's loop while none of the engine's models is being loaded or unloaded."""
+        async with self._pool_lock():
+            work()
+
+    def limit_context(self, model_id: str, context_tokens: int) -> None:
+        """Has requests of a model take no more tokens than that, prompt and answer together, if it allows as many.
+
+        Raises:
+            ModelError: no model of that id is loaded.
+        """
+
+        async def limit() -> None:
+            model = self._model(model_id, ModelError)
+            allowed = model.folder.context_tokens
+            fewest = context_tokens if allowed is None else min(allowed, context_tokens)
+            self._models[model_id] = replace(model, folder=replace(model.folder, context_tokens=fewest))
+
+        self.run(limit())
 
     # -- the pool -----------------------------------------------------------------------------------------------
 
@@ -344,6 +366,9 @@ class Session:
 
     def _model(self, model_id: str | None, error: type[Error]) -> LoadedModel:
         wanted = model_id or self._default_model
+        if wanted in self._one_shot:
+            kind = called(self._one_shot[wanted].placed.kind)
+            raise ModelTaskError(f"{wanted} is {kind}, which does not generate text; name a model that does")
         if wanted not in self._models:
             loaded = ", ".join(self._models) or "none"
             raise error(f"no model {wanted!r} is loaded (loaded: {loaded}); load it first with engine.load(folder)")
@@ -360,6 +385,8 @@ class Session:
         if not isinstance(prompt, str) and all(isinstance(each, int) for each in prompt):
             return namespace, cast("Sequence[int]", prompt)
         request = GenerateRequest.parse(cast("str | Sequence[Message]", prompt))
+        if images.present_in(request.prompt):
+            raise StoreError("a prompt with images has no address in the cache before it was sent; give its tokens")
         return namespace, upstream.prompt_token_ids(model.engine, request)
 
     # -- requests -----------------------------------------------------------------------------------------------
@@ -372,8 +399,7 @@ class Session:
             deliver: takes each event on the engine's thread and must not block; the last is a `DoneEvent`, or the
                 exception that ended the request.
         """
-        with self._lifecycle:
-            self._open_loop().call_soon_threadsafe(self._begin, request, deliver)
+        self._loop.call_soon(self._begin, request, deliver)
         return request.request_id
 
     def cancel(self, request_id: str) -> bool:
@@ -389,14 +415,17 @@ class Session:
 
         Does not wait, so a finalizer may call it on any thread, the engine's own included.
         """
-        with self._lifecycle, contextlib.suppress(EngineError):
-            self._open_loop().call_soon_threadsafe(self._requests.end, request_id)
+        with contextlib.suppress(EngineError):
+            self._loop.call_soon(self._requests.end, request_id)
 
     def _begin(self, request: GenerateRequest, deliver: Deliver) -> None:
         try:
-            if self._closed:
+            if self.closed:
                 raise EngineClosedError("the engine was closed before it took the request")
-            self._requests.begin(self._model(request.model, RequestError), request, deliver)
+            model = self._model(request.model, RequestError)
+            if model.placed.kind != "vision" and images.present_in(request.prompt):
+                raise ModelTaskError(f"{model.folder.model_id} takes no images: it is {called(model.placed.kind)}")
+            self._requests.begin(model, request, deliver)
         except Error as error:
             deliver(error)
 
@@ -408,31 +437,13 @@ class Session:
 
     # -- the loop -----------------------------------------------------------------------------------------------
 
-    def _open_loop(self) -> asyncio.AbstractEventLoop:
-        """The loop, for use under `_lifecycle`: what is scheduled so runs before the engine shuts down."""
-        if os.getpid() != self._pid:
-            raise EngineError("this engine was opened before the process forked; open one in this process")
-        if self._closed:
-            raise EngineClosedError("this engine was closed; open a new one")
-        if self._loop is None:
-            raise EngineError("the engine was not started")
-        return self._loop
-
     def begin(self, work: Coroutine[Any, Any, T]) -> concurrent.futures.Future[T]:
         """Has a coroutine run on the engine's loop. Ends with the engine, at the latest.
 
         Raises:
             EngineClosedError: the engine is closed.
         """
-        try:
-            with self._lifecycle:
-                call = asyncio.run_coroutine_threadsafe(work, self._open_loop())
-                self._calls.add(call)
-        except Error:
-            work.close()
-            raise
-        call.add_done_callback(self._calls.discard)
-        return call
+        return self._loop.begin(work)
 
     def run(self, work: Coroutine[Any, Any, T]) -> T:
         """The result of a coroutine that runs on the engine's loop; waits, so call it on another thread.
@@ -440,7 +451,4 @@ class Session:
         Raises:
             EngineClosedError: the engine is closed, or was meanwhile.
         """
-        try:
-            return self.begin(work).result()
-        except concurrent.futures.CancelledError as error:
-            raise EngineClosedError("the engine was closed meanwhile") from error
+        return self._loop.run(work)

@@ -13,12 +13,15 @@ import json
 import logging
 import tempfile
 from collections.abc import AsyncGenerator, Callable, Iterator, Sequence
+from concurrent.futures import Executor
 from pathlib import Path
 from types import ModuleType
 from typing import Any, TypeVar
 
+from hwledger_omlx.engine import images
 from hwledger_omlx.engine.events import ToolCall
 from hwledger_omlx.engine.model_folder import ModelFolder
+from hwledger_omlx.engine.model_kind import GENERATING, WITHOUT_TOKENIZER, ModelKind, kind_of
 from hwledger_omlx.engine.request import GenerateRequest
 from hwledger_omlx.errors import EngineError, Error, ForkError, ModelError, RequestError
 from hwledger_omlx.fork.home import home
@@ -111,11 +114,18 @@ class Placed:
     """A model in the pool."""
 
     engine: Any
-    """The fork's `BatchedEngine`."""
+    """The fork's engine: `BatchedEngine`, `VLMBatchedEngine`, `EmbeddingEngine`, ..."""
     pool_id: str
     """The pool's name for it."""
     root: Path
     """The folder that the pool finds it from: its own, or one that holds a link to it."""
+    kind: ModelKind
+    """What it is for."""
+
+    @property
+    def generates(self) -> bool:
+        """Whether it works off requests for text, token by token."""
+        return self.kind in GENERATING
 
 
 async def load_model(pool: Any, folder: ModelFolder, others: Sequence[Path]) -> Placed:
@@ -127,31 +137,26 @@ async def load_model(pool: Any, folder: ModelFolder, others: Sequence[Path]) -> 
         others: the roots of the models already there.
 
     Raises:
-        ModelError: the fork finds no model in the folder, cannot load it, or it is not one that generates text.
+        ModelError: the fork finds no model in the folder, or cannot load it.
     """
     root, pool_id = _discovered(pool, folder, others)
+    if kind_of(pool.get_entry(pool_id)) not in WITHOUT_TOKENIZER:
+        folder.require_tokenizer()
     try:
         with _quiet():
-            engine = await pool.get_engine(pool_id, force_lm=True)
+            engine = await pool.get_engine(pool_id)
     except Error:
         raise
     except Exception as error:
         # mlx-lm and the fork raise what their parsers raise: KeyError, ValueError, RuntimeError, ...
         raise ModelError(load_failure(folder.path, folder.model_type, error)) from error
-    if not _generates_text(engine):
-        await unload_model(pool, pool_id)
-        raise ModelError(f"{folder.path} holds a {folder.model_type} model, which does not generate text")
-    return Placed(engine, pool_id, root)
+    return Placed(engine, pool_id, root, kind_of(pool.get_entry(pool_id)))
 
 
-def placed_in(pool: Any, pool_id: str) -> Placed | None:
-    """A model that the pool has loaded, by its own accord too; None where it does not generate text."""
+def placed_in(pool: Any, pool_id: str) -> Placed:
+    """A model that the pool has loaded, by its own accord too."""
     entry = pool.get_entry(pool_id)
-    return Placed(entry.engine, pool_id, Path(entry.model_path)) if _generates_text(entry.engine) else None
-
-
-def _generates_text(engine: Any) -> bool:
-    return hasattr(engine, "_apply_chat_template") and hasattr(engine, "_engine")
+    return Placed(entry.engine, pool_id, Path(entry.model_path), kind_of(entry))
 
 
 def scheduler_of(placed: Placed) -> Any:
@@ -161,10 +166,14 @@ def scheduler_of(placed: Placed) -> Any:
 
 async def on_inference_thread(placed: Placed, work: Callable[[], T]) -> T:
     """What `work` returns, run between two steps of the model on the thread that evaluates its arrays."""
+    return await asyncio.get_running_loop().run_in_executor(_executor_of(placed), work)
+
+
+def _executor_of(placed: Placed) -> Executor:
     core = attribute(requests_of(placed.engine), "engine")
     # Releases before 0.6 have one thread for all models.
-    executor = getattr(core, "_mlx_executor", None) or attribute(module("engine_core"), "get_mlx_executor")()
-    return await asyncio.get_running_loop().run_in_executor(executor, work)
+    executor: Executor = getattr(core, "_mlx_executor", None) or attribute(module("engine_core"), "get_mlx_executor")()
+    return executor
 
 
 def has_fork_cache(placed: Placed) -> bool:
@@ -218,6 +227,18 @@ def load_failure(path: Path, model_type: str, error: Exception) -> str:
         f"{path} ({model_type}) could not be loaded: {type(error).__name__}: {reason}; check that its "
         "config.json and weights belong together, or fetch the model again"
     )
+
+
+async def prompt_of(placed: Placed, request: GenerateRequest) -> tuple[list[int], dict[str, Any]]:
+    """The tokens of the request's prompt, and what else `add_request` takes with them, for the images in it.
+
+    Raises:
+        RequestError: the template refuses the messages, or an image cannot be used.
+    """
+    if placed.kind == "vision" and not isinstance(request.prompt, str):
+        return await images.prompt_of(placed.engine, request, _executor_of(placed))
+    # A long prompt takes a tokenizer tens of milliseconds and more; other streams go on meanwhile.
+    return await asyncio.to_thread(prompt_token_ids, placed.engine, request), {}
 
 
 def prompt_token_ids(engine: Any, request: GenerateRequest) -> list[int]:

@@ -41,7 +41,7 @@ def watch(pool: Any, *, loaded: Told, unloading: Told) -> None:
             raise
 
     async def unload_engine(pool_id: str) -> None:
-        if _core(pool, pool_id) is not None:
+        if getattr(pool.get_entry(pool_id), "engine", None) is not None:
             await unloading(pool_id)
         # The fork drops this store with its thread still running, so it is ended from here.
         snapshots = _snapshot_store(pool, pool_id)

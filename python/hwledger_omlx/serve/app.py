@@ -4,26 +4,29 @@ The one place of `serve/` that knows the names of the fork's server. Everything 
 """
 
 import argparse
-import asyncio
 import contextlib
+import hmac
 import logging
-from collections.abc import AsyncIterator, Iterator
-from pathlib import Path
+from collections.abc import AsyncIterator, Callable, Iterator, Mapping
 from typing import Any
 
-from fastapi import Depends, FastAPI, Request, Response
+from fastapi import Depends, FastAPI, HTTPException, Request, Response
 from fastapi.responses import JSONResponse
 from starlette.concurrency import run_in_threadpool
 from starlette.types import ASGIApp, Receive, Scope, Send
 
 from hwledger_omlx.engine import upstream
 from hwledger_omlx.engine.session import Session
-from hwledger_omlx.errors import EngineError, Error, KvPolicyError, ModelError, ModelNotFoundError, RequestError
+from hwledger_omlx.errors import EngineError, Error, StoreError
 from hwledger_omlx.fork.home import fork_home
+from hwledger_omlx.serve.admin import cache_panel, speeds
+from hwledger_omlx.serve.bodies import CheckedBodies
+from hwledger_omlx.serve.failures import AnthropicErrors, failed
 from hwledger_omlx.serve.health import Health
-from hwledger_omlx.serve.heartbeat import Heartbeat
 from hwledger_omlx.serve.metrics import Metrics
+from hwledger_omlx.serve.overlay import ModelOverlay, Overlay
 from hwledger_omlx.serve.settings import ServerSettings
+from hwledger_omlx.serve.turns import Turns
 
 
 class ForkServer:
@@ -40,13 +43,17 @@ class ForkServer:
         self._wanted = settings
         self._port = port
         with _root_logger_kept():
-            self._server = upstream.module("server")
+            self._server: Any = upstream.module("server")
         self._state = upstream.attribute(self._server, "_server_state")
         if self._state.engine_pool is not None:
             raise EngineError("this process has a server already; the fork has one application: start another process")
         self._app: FastAPI = upstream.attribute(self._server, "app")
         self._middleware = list(self._app.user_middleware)
+        self._routes = list(self._app.router.routes)
+        self._context_limit = upstream.attribute(self._server, "get_max_context_window")
         self._settings: Any = None
+        self._overlay: Overlay | None = None
+        self._models: ModelOverlay | None = None
         self._folders: list[str] = []
 
     def prepare(self) -> None:
@@ -66,20 +73,23 @@ class ForkServer:
             max_concurrent_requests=self._session.config.max_concurrent_requests,
         )
         settings = upstream.module("settings").init_settings(base_path=fork_home(), cli_args=given)
-        if wanted.model_dirs:
-            settings.model.model_dirs = [str(folder.resolve()) for folder in wanted.model_dirs]
         # Those may have come from the variables of the user's own server.
         settings.cache.ssd_cache_dir = settings.logging.log_dir = None
         wanted.check_key(settings.auth.api_key)
         settings.ensure_directories()
         self._settings = settings
+        self._overlay = Overlay(settings, wanted)
         self._folders = [str(folder) for folder in settings.model.get_model_dirs(settings.base_path)]
         self._app.middleware_stack = None
         self._server.init_server(model_dirs=self._folders, api_key=settings.auth.api_key, global_settings=settings)
-        self._app.add_exception_handler(Error, _failed)
+        self._app.add_exception_handler(Error, failed)
+        self._app.get("/v1/models/{model_id}", dependencies=[Depends(self._server.verify_api_key)])(self._read_model)
+        self._server.get_max_context_window = self._context_tokens
         # In place of the pool that it has made: one engine, one pool. Settings of a model count from its loading on.
         self._state.engine_pool = self._session.pool
-        self._session.pool._settings_manager = self._state.settings_manager
+        self._overlay.attach(self._state)
+        self._models = ModelOverlay(self._state.settings_manager, wanted.fork)
+        self._state.settings_manager = self._session.pool._settings_manager = self._models
 
     def offer(self) -> None:
         """Has the fork offer the loaded models, and those of the folders, which it loads when they are asked for."""
@@ -87,27 +97,49 @@ class ForkServer:
         roots = [str(model.placed.root) for model in loaded.values()]
         pool.discover_models([*roots, *self._folders], manager.get_pinned_model_ids())
         pool.apply_settings_overrides(manager)
+        if self._models is not None:
+            self._models.check_ids(pool.get_model_ids())
         chosen = manager.get_default_model_id()
         self._state.default_model = chosen if chosen in pool.get_model_ids() else next(iter(loaded), None)
+
+    def reconfigure(self, wanted: ServerSettings) -> None:
+        """Has other settings count from now on; where they cannot, what was in force stays so.
+
+        Raises:
+            ConfigError: the fork has no such setting, or does not take the value; or there is no such model.
+        """
+        before = self._wanted
+        try:
+            self._put(wanted)
+        except Error:
+            self._put(before)
+            raise
+
+    def _put(self, wanted: ServerSettings) -> None:
+        if self._overlay is None or self._models is None:
+            raise EngineError("the server was not started")
+        self._wanted = wanted
+        self._models.put(wanted.fork)
+        self._overlay.put(wanted)
+        self._folders = [str(folder) for folder in self._settings.model.get_model_dirs(self._settings.base_path)]
+        self.offer()
 
     @property
     def model_ids(self) -> list[str]:
         """Every model that a request may name."""
         return list(self._session.pool.get_model_ids())
 
-    def application(self, metrics: Metrics, health: Health, heartbeat: Heartbeat) -> ASGIApp:
-        """What is served."""
+    def application(self, metrics: Metrics, health: Health, reload: Callable[[], Mapping[str, Any]] | None) -> ASGIApp:
+        """What is served. `reload` loads the configuration anew and says what has changed."""
 
         @contextlib.asynccontextmanager
         async def lifespan(_: FastAPI) -> AsyncIterator[None]:
             async with self._server.lifespan(self._app):
-                watching = asyncio.create_task(heartbeat.watch())
-                try:
-                    yield
-                finally:
-                    watching.cancel()
+                yield
 
-        outer = FastAPI(lifespan=lifespan, openapi_url=None, docs_url=None, redoc_url=None)
+        # What the fork's own routes raise, ours may: the page's way to its login, for one.
+        handlers = dict(self._app.exception_handlers)
+        outer = FastAPI(lifespan=lifespan, openapi_url=None, docs_url=None, redoc_url=None, exception_handlers=handlers)
 
         # Not `async`: FastAPI runs it on a thread of its own, and the engine's loop goes on.
         @outer.get("/metrics", dependencies=[Depends(self._server.verify_api_key)])
@@ -120,14 +152,105 @@ class ForkServer:
             said = {**await self._server.health(), **await run_in_threadpool(health.report)}
             return JSONResponse(said, status_code=503 if said["status"] == "stuck" else 200)
 
+        if reload is not None:
+
+            @outer.post("/admin/api/config/reload", dependencies=[Depends(self._owner)])
+            def reload_configuration() -> JSONResponse:
+                try:
+                    return JSONResponse(dict(reload()))
+                except Error as error:
+                    return JSONResponse({"error": {"message": str(error), "type": type(error).__name__}}, 400)
+
+        self._add_to_admin_page(outer, metrics)
         outer.mount("/", self._app)
-        return outer if self._wanted.is_local else _KeyRequired(outer, self._settings)
+        # Enough for a full batch and the next one, and so few that the fork's scheduler refuses none.
+        turns = Turns(max(2 * self._session.config.max_concurrent_requests, 16))
+        served = _V1Too(AnthropicErrors(CheckedBodies(outer, turns)))
+        return served if self._wanted.is_local else _KeyRequired(served, self._settings)
+
+    def _add_to_admin_page(self, outer: FastAPI, metrics: Metrics) -> None:
+        """Has the admin page show our metrics, and show and clear our cache; the fork's own is off then."""
+        session, page = self._session, upstream.module("admin.routes")
+        admin = [Depends(upstream.attribute(page, "require_admin"))]
+        config = session.config.paged_cache
+        is_ours = session.cache.kind == "paged"
+
+        @outer.get("/admin/api/stats", dependencies=admin)
+        async def read_stats(model: str = "", scope: str = "session") -> dict[str, Any]:
+            said: dict[str, Any] = await page.get_server_stats(model=model, scope=scope, is_admin=True)
+            asked = upstream.attribute(self._server, "resolve_model_id")(model) if model else None
+            totals = metrics.totals(each for each in session.loaded if asked in (None, each))
+            if scope == "session":
+                said |= speeds(totals.values())
+            if is_ours:
+                with contextlib.suppress(StoreError):  # it is being closed
+                    said["runtime_cache"] = cache_panel(
+                        said["runtime_cache"],
+                        info=await run_in_threadpool(session.cache.info),
+                        stats=session.cache.stats(),
+                        hot_limit_bytes=0 if config is None else config.hot_bytes,
+                        totals=totals,
+                    )
+            return said
+
+        if not is_ours:
+            return
+
+        @outer.post("/admin/api/ssd-cache/clear", dependencies=admin)
+        def clear() -> dict[str, Any]:
+            purged = session.cache.purge()
+            return {"status": "ok", "total_deleted": purged.blocks + purged.snapshots}
+
+        @outer.post("/admin/api/hot-cache/clear", dependencies=admin)
+        def clear_hot() -> None:
+            raise HTTPException(400, "the hot tier has no copy of its own to forget: clear the SSD cache, or let it be")
+
+    async def _read_model(self, model_id: str) -> dict[str, Any]:
+        """One model, as OpenAI's `GET /v1/models/{id}` has it; the fork has the list only."""
+        listed = await self._server.list_models(True)
+        for each in listed.data:
+            if each.id == model_id:
+                return dict(each.model_dump())
+        known = ", ".join(each.id for each in listed.data)
+        raise HTTPException(404, f"Model '{model_id}' not found. Available models: {known}")
+
+    def _context_tokens(self, model_id: str | None = None) -> int | None:
+        """Most tokens of a prompt: what the fork's settings allow, and no more than the model was made for."""
+        allowed: int | None = self._context_limit(model_id)
+        wanted = upstream.attribute(self._server, "resolve_model_id")(model_id) or self._state.default_model
+        model = self._session.loaded.get(wanted)
+        own = None if model is None else model.folder.context_tokens
+        return min((each for each in (allowed, own) if each), default=None)
+
+    async def _owner(self, request: Request) -> None:
+        """Lets those in who have the key itself, none made from it, or are logged in to the admin page."""
+        key = self._settings.auth.api_key
+        scheme, _, token = request.headers.get("authorization", "").partition(" ")
+        given = token.strip() if scheme.lower() == "bearer" else request.headers.get("x-api-key", "")
+        logged_in = upstream.attribute(upstream.module("admin.auth"), "verify_session")
+        if key and not hmac.compare_digest(given.encode(), key.encode()) and not logged_in(request):
+            raise HTTPException(401, "the API key of the server is required")
 
     def release(self) -> None:
         """Leaves the fork's application as it was found, so that this process may serve again."""
+        self._server.get_max_context_window = self._context_limit
+        self._app.router.routes[:] = self._routes
         self._app.user_middleware[:] = self._middleware
         self._app.middleware_stack = None
         self._server._server_state.__init__()
+
+
+class _V1Too:
+    """Has everything under `/v1` at `/api/v1` too, where some clients of Anthropic's API look for it."""
+
+    def __init__(self, app: ASGIApp) -> None:
+        self._app = app
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] == "http" and scope["path"].startswith("/api/v1/"):
+            path = scope["path"].removeprefix("/api")
+            scope = {**scope, "path": path, "raw_path": path.encode()}
+        await self._app(scope, receive, send)
 
 
 class _KeyRequired:
@@ -152,20 +275,3 @@ def _root_logger_kept() -> Iterator[None]:
     finally:
         root.handlers[:] = handlers
         root.setLevel(level)
-
-
-async def _failed(_: Request, error: Exception) -> JSONResponse:
-    """An error of ours, as OpenAI's clients expect it: most often a model that cannot be loaded as it should be."""
-    status = 500
-    if isinstance(error, ModelNotFoundError):
-        status = 404
-    elif isinstance(error, ModelError | KvPolicyError | RequestError):
-        status = 400
-    kind = "server_error" if status == 500 else "invalid_request_error"
-    said = {"message": str(error), "type": kind, "param": None, "code": None}
-    return JSONResponse({"error": said}, status_code=status)
-
-
-def folders_of(text: str) -> tuple[Path, ...]:
-    """The folders of a comma-separated list, as `omlx serve --model-dir` takes it."""
-    return tuple(Path(part.strip()).expanduser() for part in text.split(",") if part.strip())

@@ -5,6 +5,7 @@ has no sample: a zero means that it was counted and is none. Names and units: ht
 """
 
 from collections.abc import Callable, Iterable, Iterator, Mapping
+from dataclasses import dataclass
 from typing import Protocol
 
 import psutil
@@ -69,6 +70,18 @@ class Report(Protocol):
         """The loaded ones."""
 
 
+@dataclass(frozen=True, slots=True)
+class Totals:
+    """Of the requests of a model that ended."""
+
+    prompt_tokens: float
+    cached_tokens: float
+    """Of them, restored."""
+    prefill_s: float
+    completion_tokens: float
+    decode_s: float
+
+
 class Metrics:
     """Counts the requests of this process from now on, until `close`.
 
@@ -93,6 +106,8 @@ class Metrics:
             "hwledger_prompt_cached_tokens", "Prompt tokens whose KV was restored.", labels, registry=None
         )
         self._completion_tokens = Counter("hwledger_completion_tokens", "Generated.", labels, registry=None)
+        self._prefill = Counter("hwledger_prefill_seconds", "In prefill, by request.", labels, registry=None)
+        self._decoding = Counter("hwledger_decode_seconds", "From the first token to the last.", labels, registry=None)
         self._ttft = Histogram(
             "hwledger_time_to_first_token_seconds",
             "From a request's arrival to its first token.",
@@ -109,9 +124,15 @@ class Metrics:
         )
         build = Gauge("hwledger_build_info", "Versions, as labels.", [_label(name) for name in versions], registry=None)
         build.labels(*versions.values()).set(1)
-        counters = (self._requests, self._prompt_tokens, self._cached_tokens, self._completion_tokens)
+        self._sums = (
+            self._prompt_tokens,
+            self._cached_tokens,
+            self._prefill,
+            self._completion_tokens,
+            self._decoding,
+        )
         self._registry = CollectorRegistry(auto_describe=False)
-        self._registry.register(_Counted(*counters, self._ttft, self._decode, build))
+        self._registry.register(_Counted(self._requests, *self._sums, self._ttft, self._decode, build))
         self._registry.register(_Now(session, memory, dropped_rows))
         self._unsubscribe = requests.subscribe(self._count)
 
@@ -128,6 +149,19 @@ class Metrics:
         encode, media_type = choose_encoder(accept)
         return encode(self._registry), media_type
 
+    def totals(self, model_ids: Iterable[str]) -> dict[str, Totals]:
+        """By model, what its requests took that have ended."""
+        sums = [
+            {
+                sample.labels["model"]: sample.value
+                for family in each.collect()
+                for sample in family.samples
+                if sample.name.endswith("_total")
+            }
+            for each in self._sums
+        ]
+        return {each: Totals(*(of.get(each, 0.0) for of in sums)) for each in model_ids}
+
     def _count(self, record: RequestRecord) -> None:
         # On the inference thread: additions only.
         model = record.model_id
@@ -135,6 +169,8 @@ class Metrics:
         self._prompt_tokens.labels(model).inc(record.prompt_tokens)
         self._cached_tokens.labels(model).inc(record.cached_tokens)
         self._completion_tokens.labels(model).inc(record.completion_tokens)
+        self._prefill.labels(model).inc(record.prefill_s)
+        self._decoding.labels(model).inc(record.decode_s)
         if record.completion_tokens > 0:
             self._ttft.labels(model).observe(record.ttft_s)
         if record.completion_tokens > 1:
@@ -247,6 +283,7 @@ def _cache(stats: CacheStats, daily_write_bytes: int | None) -> Iterator[Metric]
     yield _counter("hwledger_cache_refused_saves", "Saves not taken in, by reason.", stats.saves.refused, "reason")
     yield _counter("hwledger_cache_written_bytes", "Written to disk.", disk.written_bytes)
     yield _counter("hwledger_cache_evicted_records", "Gone for others to have room.", disk.evicted_records)
+    yield _gauge("hwledger_cache_blocks", "Stored, of 256 tokens each or the rest of a prompt.", disk.blocks)
     yield _gauge("hwledger_cache_disk_used_bytes", "Files of the store.", disk.used_bytes)
     yield _gauge("hwledger_cache_disk_quota_bytes", "Most that they may be.", disk.quota_bytes)
     yield _gauge("hwledger_cache_hot_bytes", "Hot tier: durable and still in RAM.", stats.memory.hot_bytes)

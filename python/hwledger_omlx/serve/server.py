@@ -7,18 +7,20 @@ import threading
 from collections.abc import Callable, Mapping
 from socket import socket
 from types import TracebackType
-from typing import Self
+from typing import Any, Self
 
 import uvicorn
 
 from hwledger_omlx.engine import model_folder
 from hwledger_omlx.engine.session import Session
-from hwledger_omlx.errors import EngineError
+from hwledger_omlx.errors import EngineError, Error
 from hwledger_omlx.serve.app import ForkServer
 from hwledger_omlx.serve.health import Health
 from hwledger_omlx.serve.heartbeat import Heartbeat
 from hwledger_omlx.serve.metrics import Metrics, Report
 from hwledger_omlx.serve.settings import ServerSettings
+from hwledger_omlx.serve.watch import Watch
+from hwledger_omlx.supervision import pipe_to_supervisor
 
 _LONGEST_SLEEP_S = 0.25
 
@@ -30,6 +32,7 @@ class Server:
         settings: what it may be told.
         memory: gives the memory of the engine, layer by layer, for the metrics; None where nobody measures it.
         dropped_rows: gives the rows that the request ledger had to drop, by reason; None where there is no ledger.
+        reload: loads the configuration anew and says what has changed; None where there is none.
     """
 
     def __init__(
@@ -38,11 +41,21 @@ class Server:
         *,
         memory: Callable[[Session], Report] | None = None,
         dropped_rows: Callable[[], Mapping[str, int]] | None = None,
+        reload: Callable[[], Mapping[str, Any]] | None = None,
     ) -> None:
         self.settings = settings
-        self.session = Session(settings.engine)
+        self.session = session = Session(settings.engine)
+        self.heartbeat = Heartbeat(lambda: session.loaded, settings.stuck_after_s, ask_loop=self._ask_loop)
+        self._watch = Watch(
+            self.heartbeat,
+            supervisor=pipe_to_supervisor(),
+            restart_after_s=lambda: self.settings.restart_after_s,
+            flush=self.flush,
+        )
+        self.health: Health | None = None
         self._memory = memory
         self._dropped_rows = dropped_rows
+        self._reload = reload
         self._metrics: Metrics | None = None
         self._fork: ForkServer | None = None
         self._uvicorn: _Uvicorn | None = None
@@ -57,7 +70,12 @@ class Server:
             RequestError: the server would listen beyond this machine without an API key.
             Error: whatever `Session.start` and `Session.load` raise.
         """
-        listening = self.settings.listen()
+        self._watch.start()
+        try:
+            listening = self.settings.listen()
+        except BaseException:
+            self._watch.stop()
+            raise
         try:
             self._start(listening)
         except BaseException:
@@ -75,8 +93,7 @@ class Server:
         for folder in folders:
             session.load(folder.path)
         session.run(_called(fork.offer))
-        heartbeat = Heartbeat(lambda: session.loaded, settings.stuck_after_s)
-        health = Health(session, heartbeat)
+        health = self.health = Health(session, self.heartbeat)
         memory = self._memory
         self._metrics = Metrics(
             session,
@@ -86,12 +103,11 @@ class Server:
         )
         serving = self._uvicorn = _Uvicorn(
             uvicorn.Config(
-                fork.application(self._metrics, health, heartbeat),
+                fork.application(self._metrics, health, self._reload),
                 log_config=None,
                 access_log=logging.getLogger("uvicorn.access").isEnabledFor(logging.DEBUG),
                 lifespan="on",
-                # uvicorn takes whole seconds.
-                timeout_graceful_shutdown=max(1, round(settings.shutdown_s)),
+                timeout_graceful_shutdown=_whole_s(settings.shutdown_s),
             )
         )
         self._serving = session.begin(serving.serve([listening]))
@@ -114,8 +130,28 @@ class Server:
         """Every model that a request may name, loaded or not."""
         return [] if self._fork is None else self._fork.model_ids
 
+    def reconfigure(self, settings: ServerSettings) -> None:
+        """Has other settings count from now on. Address, key and engine stay; models are the caller's to load.
+
+        Raises:
+            ConfigError: the fork cannot take a setting. Nothing has changed then.
+        """
+        fork, serving = self._fork, self._uvicorn
+        if fork is None or serving is None:
+            raise EngineError("the server was not started")
+        self.session.run(self.session.between_loads(lambda: fork.reconfigure(settings)))
+        self.settings = settings
+        self.heartbeat.stuck_after_s = settings.stuck_after_s
+        serving.config.timeout_graceful_shutdown = _whole_s(settings.shutdown_s)
+
+    def offer(self) -> None:
+        """Has requests find the models that are loaded now, and those of the folders."""
+        if self._fork is not None:
+            self.session.run(self.session.between_loads(self._fork.offer))
+
     def end_soon(self) -> None:
         """Has the server take no more requests and end with those under way. Does not wait; a signal handler may."""
+        self._watch.ending()
         if self._uvicorn is not None:
             self._uvicorn.should_exit = True
 
@@ -133,6 +169,10 @@ class Server:
                 pass
             serving.result()
 
+    def flush(self) -> None:
+        """Has the KV cache write to the disk what it has accepted. Does not need the engine's thread."""
+        self.session.cache.flush()
+
     def stop(self) -> None:
         """Ends the server: answers under way have `shutdown_s`; then the engine is closed. Safe to call twice."""
         try:
@@ -146,6 +186,13 @@ class Server:
             fork, self._fork = self._fork, None
             if fork is not None:
                 fork.release()
+            self._watch.stop()
+
+    def _ask_loop(self) -> "concurrent.futures.Future[None] | None":
+        try:
+            return self.session.begin(_called(lambda: None))
+        except Error:  # not started yet, or closed
+            return None
 
     def __enter__(self) -> Self:
         self.start()
@@ -170,6 +217,11 @@ class _Uvicorn(uvicorn.Server):
         except SystemExit as error:
             raise EngineError("the fork's application could not start; its own log says why") from error
         self.ready.set()
+
+
+def _whole_s(seconds: float) -> int:
+    """As uvicorn takes them."""
+    return max(1, round(seconds))
 
 
 async def _called(function: Callable[[], None]) -> None:

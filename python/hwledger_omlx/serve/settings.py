@@ -3,15 +3,31 @@
 import ipaddress
 import os
 import socket
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 from hwledger_omlx.engine.config import EngineConfig
 from hwledger_omlx.errors import EngineError, ModelError, RequestError
 
 DEFAULT_PORT = 8000
 _BACKLOG = 2048
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ForkSettings:
+    """What is said of the fork's own settings. What is not said is left to its admin page, which is weaker."""
+
+    sampling: Mapping[str, Any] = field(default_factory=dict)
+    """Defaults of requests, by the fork's names."""
+    sse_keepalive_mode: str | None = None
+    memory_guard_tier: str | None = None
+    mcp_config: str | None = None
+    models: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
+    """Of single models, by id and by the fork's names."""
+    origins: Mapping[str, str] = field(default_factory=dict)
+    """Where it was said, by name, such as `models.notes.temperature`."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -31,15 +47,19 @@ class ServerSettings:
     """What requests must carry; None for the key of the admin page's settings, if there is one."""
     shutdown_s: float = 20.0
     """How long answers under way may take to end once the server is told to stop."""
-    stuck_after_s: float = 60.0
+    stuck_after_s: float = 10.0
     """How long requests may wait for a sign of life before the server calls itself stuck."""
+    restart_after_s: float = 60.0
+    """How long it may be stuck before it asks its supervisor, where it has one, for a new start."""
+    fork: ForkSettings = field(default_factory=ForkSettings)
+    """Settings of the fork's own server and models."""
 
     def __post_init__(self) -> None:
         if self.engine.model is not None:
             raise EngineError("a server's models are named in models=, not in the engine's settings")
         if not 0 <= self.port <= 65535:
             raise EngineError(f"port must be from 0 to 65535, not {self.port}")
-        for name in ("shutdown_s", "stuck_after_s"):
+        for name in ("shutdown_s", "stuck_after_s", "restart_after_s"):
             if not getattr(self, name) > 0:
                 raise EngineError(f"{name} must be a number of seconds above 0, not {getattr(self, name)!r}")
         for folder in self.model_dirs:

@@ -12,7 +12,7 @@ export RUSTFLAGS="-Cpasses=sancov-module $sancov-level=4 $sancov-inline-8bit-cou
 cargo build --locked --release --target "$target"
 said=$(mktemp)
 trap 'rm -f "$said"' EXIT
-for parser in record journal index; do
+for parser in record journal index rpc; do
     if ! cargo run --locked --quiet --release --target "$target" --bin "$parser" -- -runs="$runs" -seed=1 >"$said" 2>&1; then
         cat "$said"
         exit 1

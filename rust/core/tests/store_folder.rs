@@ -8,7 +8,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use hwledger_omlx_core::store::disk::RealIo;
-use hwledger_omlx_core::store::{Store, StoreConfig, StoreError, StoreState};
+use hwledger_omlx_core::store::{Refusal, Store, StoreConfig, StoreError, StoreLimits, StoreState};
 use store_support::*;
 
 fn small(folder: &Path) -> StoreConfig {
@@ -182,4 +182,62 @@ fn a_fork_neither_keeps_the_folder_nor_waits_for_its_parent() {
     }
     assert_eq!(kept(&again.unwrap(), 0..1), 700);
     assert_eq!(status, 0, "the fork saw an open store");
+}
+
+#[test]
+fn other_limits_count_at_once_and_for_all_who_have_the_folder_open() {
+    let folder = tempfile::tempdir().unwrap();
+    let (ours, layout) = (namespace(1), layout());
+    let opened = StoreConfig { quota_bytes: 8 << 20, hot_bytes: 1 << 20, ..config(folder.path()) };
+    let store = Store::open(opened.clone()).unwrap();
+    let other = Store::open(opened.clone()).unwrap();
+    for family in 1..=40 {
+        save(&store, &ours, &layout, &prompt(family, usize::MAX >> 40, 900), false);
+    }
+    store.flush().unwrap();
+    let before = store.stats();
+    assert!(before.disk_bytes > 1 << 20 && before.hot_bytes > 100 << 10, "{before:?}");
+
+    let limits = StoreLimits { quota_bytes: 1 << 20, hot_bytes: 100 << 10, ..opened.limits() };
+    other.set_limits(limits).unwrap();
+    let after = store.stats();
+    assert_eq!((store.limits(), after.quota_bytes, store.info().quota_bytes), (limits, 1 << 20, 1 << 20));
+    assert!(after.disk_bytes <= 1 << 20 && after.hot_bytes <= 100 << 10, "{after:?}");
+    assert!(after.blocks > 0, "not all had to go: {after:?}");
+    // What is saved now stays within it too, and what is kept comes back right.
+    for family in 41..=80 {
+        save(&store, &ours, &layout, &prompt(family, usize::MAX >> 40, 900), false);
+        store.flush().unwrap();
+        assert!(store.stats().disk_bytes <= 1 << 20);
+    }
+    assert_eq!(fetch(&store, &ours, &layout, &prompt(80, usize::MAX >> 40, 900)), 900);
+
+    store.set_limits(opened.limits()).unwrap();
+    for family in 1..=40 {
+        save(&store, &ours, &layout, &prompt(family, usize::MAX >> 40, 900), false);
+    }
+    store.flush().unwrap();
+    assert!(store.stats().disk_bytes > 1 << 20);
+
+    // A write budget counts from the next record on, and so does its end.
+    let none = StoreLimits { daily_write_bytes: Some(1), ..opened.limits() };
+    store.set_limits(none).unwrap();
+    let refused = save(&store, &ours, &layout, &prompt(90, usize::MAX >> 40, 900), false);
+    assert_eq!((refused.new_tokens, refused.refused), (0, Some(Refusal::DailyBudget)));
+    store.set_limits(opened.limits()).unwrap();
+    assert_eq!(save(&store, &ours, &layout, &prompt(90, usize::MAX >> 40, 900), false).new_tokens, 900);
+    other.close().unwrap();
+    store.close().unwrap();
+    assert!(matches!(store.set_limits(limits), Err(StoreError::Closed)));
+}
+
+#[test]
+fn a_quota_below_the_segments_that_were_asked_for_is_refused() {
+    let folder = tempfile::tempdir().unwrap();
+    let opened = StoreConfig { quota_bytes: 8 << 20, segment_bytes: Some(1 << 20), ..config(folder.path()) };
+    let store = Store::open(opened.clone()).unwrap();
+    let limits = StoreLimits { quota_bytes: 1 << 19, ..opened.limits() };
+    assert!(matches!(store.set_limits(limits), Err(StoreError::Config(_))));
+    assert_eq!(store.limits(), opened.limits());
+    store.close().unwrap();
 }

@@ -2,12 +2,14 @@
 
 use std::io;
 
+use hwledger_omlx_core::config::ConfigError as CoreConfigError;
 use hwledger_omlx_core::memory::ingest::IngestError;
 use hwledger_omlx_core::memory::ledger::LedgerError as CoreLedgerError;
 use hwledger_omlx_core::quant::policy::PolicyError;
 use hwledger_omlx_core::series::SeriesError as CoreSeriesError;
 use hwledger_omlx_core::store::StoreError as CoreStoreError;
 use hwledger_omlx_core::store::identity::IdentityError;
+use hwledger_omlx_core::supervise::SuperviseError;
 use pyo3::create_exception;
 use pyo3::exceptions::{PyException, PyFileNotFoundError, PyOSError, PyValueError};
 use pyo3::prelude::*;
@@ -72,6 +74,12 @@ impl Twofold {
     }
 }
 
+fn config_error(py: Python<'_>) -> PyResult<Bound<'_, PyType>> {
+    static CLASS: Twofold = Twofold(PyOnceLock::new());
+    let bases = (py.get_type::<Error>(), py.get_type::<PyValueError>());
+    CLASS.class("ConfigError", "The configuration says what cannot be, or cannot be read.", bases)
+}
+
 fn kv_policy_error(py: Python<'_>) -> PyResult<Bound<'_, PyType>> {
     static CLASS: Twofold = Twofold(PyOnceLock::new());
     let bases = (py.get_type::<Error>(), py.get_type::<PyValueError>());
@@ -106,6 +114,7 @@ fn ledger_not_found_error(py: Python<'_>) -> PyResult<Bound<'_, PyType>> {
 pub(crate) fn export_twofold(module: &Bound<'_, PyModule>) -> PyResult<()> {
     let py = module.py();
     for class in [
+        config_error(py)?,
         kv_policy_error(py)?,
         ledger_not_found_error(py)?,
         store_config_error(py)?,
@@ -119,13 +128,21 @@ pub(crate) fn export_twofold(module: &Bound<'_, PyModule>) -> PyResult<()> {
 
 /// Carrier of the core's errors to Python, for use with `?`.
 pub(crate) enum Raised {
+    Config(CoreConfigError),
     Series(CoreSeriesError),
     Store(CoreStoreError),
     Identity(IdentityError),
     Policy(PolicyError),
     Ledger(CoreLedgerError),
     Ingest(IngestError),
+    Supervise(SuperviseError),
     Json(serde_json::Error),
+}
+
+impl From<CoreConfigError> for Raised {
+    fn from(error: CoreConfigError) -> Self {
+        Self::Config(error)
+    }
 }
 
 impl From<CoreSeriesError> for Raised {
@@ -164,6 +181,12 @@ impl From<IngestError> for Raised {
     }
 }
 
+impl From<SuperviseError> for Raised {
+    fn from(error: SuperviseError) -> Self {
+        Self::Supervise(error)
+    }
+}
+
 impl From<serde_json::Error> for Raised {
     fn from(error: serde_json::Error) -> Self {
         Self::Json(error)
@@ -173,12 +196,14 @@ impl From<serde_json::Error> for Raised {
 impl From<Raised> for PyErr {
     fn from(raised: Raised) -> Self {
         match raised {
+            Raised::Config(error) => twofold(config_error, described(&error), None),
             Raised::Series(error) => SeriesError::new_err(described(&error)),
             Raised::Store(error) => store_error(&error),
             Raised::Ingest(error) => ModelError::new_err(described(&error)),
             Raised::Identity(error) => ModelError::new_err(described(&error)),
             Raised::Policy(error) => twofold(kv_policy_error, described(&error), None),
             Raised::Ledger(error) => ledger_error(&error),
+            Raised::Supervise(error) => EngineError::new_err(described(&error)),
             Raised::Json(error) => StoreError::new_err(format!("a report cannot be told: {error}")),
         }
     }

@@ -30,6 +30,14 @@ pub struct LayerMemory {
     scratch: Mutex<(Vec<core::Row>, Vec<core::Cell>)>,
 }
 
+impl LayerMemory {
+    /// The core's ledger behind it, for the host.
+    #[must_use]
+    pub fn shared(&self) -> Arc<core::LayerMemory> {
+        Arc::clone(&self.core)
+    }
+}
+
 #[pymethods]
 impl LayerMemory {
     #[new]

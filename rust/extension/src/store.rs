@@ -52,10 +52,7 @@ impl Store {
         reader_threads: Option<usize>,
         segment_bytes: Option<u64>,
     ) -> PyResult<Self> {
-        let ttl = ttl_seconds
-            .map(Duration::try_from_secs_f64)
-            .transpose()
-            .map_err(|error| PyValueError::new_err(format!("ttl_seconds: {error}")))?;
+        let ttl = ttl(ttl_seconds)?;
         let mut config = core::StoreConfig::new(&folder);
         config.backlog_bytes = backlog_bytes.unwrap_or(config.backlog_bytes);
         let config = core::StoreConfig {
@@ -148,6 +145,23 @@ impl Store {
             let saved = unsafe { store.save(&namespace, layout, &tokens.0, &sources, state, Box::new(keep)) };
             Ok::<_, Raised>(saved.into())
         })
+    }
+
+    /// Puts other limits in force, and returns when what is stored fits them.
+    #[pyo3(signature = (*, quota_bytes, hot_bytes, min_free_bytes, daily_write_bytes=None, ttl_seconds=None))]
+    fn set_limits(
+        &self,
+        py: Python<'_>,
+        quota_bytes: u64,
+        hot_bytes: u64,
+        min_free_bytes: u64,
+        daily_write_bytes: Option<u64>,
+        ttl_seconds: Option<f64>,
+    ) -> PyResult<()> {
+        let ttl = ttl(ttl_seconds)?;
+        let limits = core::StoreLimits { quota_bytes, hot_bytes, min_free_bytes, daily_write_bytes, ttl };
+        let store = self.working()?;
+        interruptible(py, move || store.set_limits(limits))
     }
 
     /// Returns when everything accepted is on disk.
@@ -281,6 +295,11 @@ impl Drop for Store {
             self.open.leave_to_exit();
         }
     }
+}
+
+fn ttl(seconds: Option<f64>) -> PyResult<Option<Duration>> {
+    let ttl = seconds.map(Duration::try_from_secs_f64).transpose();
+    ttl.map_err(|error| PyValueError::new_err(format!("ttl_seconds: {error}")))
 }
 
 /// The 32 bytes of a namespace.

@@ -10,6 +10,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::error::Error;
 use crate::host::Host;
+use crate::lane::aside;
 use crate::request::GenerateRequest;
 use crate::session::Session;
 use crate::stream::EventStream;
@@ -164,7 +165,19 @@ impl Engine {
         self.session.close().wait().await
     }
 
-    fn open(&self) -> Result<Arc<Session>, Error> {
+    pub(crate) fn host(&self) -> &Host {
+        &self.host
+    }
+
+    /// Runs work that may take long on a thread of its own.
+    pub(crate) async fn aside<R: Send + 'static>(
+        &self,
+        work: impl FnOnce(Python<'_>) -> PyResult<R> + Send + 'static,
+    ) -> Result<R, Error> {
+        aside("hwledger-work", work).wait().await
+    }
+
+    pub(crate) fn open(&self) -> Result<Arc<Session>, Error> {
         if self.session.is_closed() { Err(Error::closed()) } else { Ok(Arc::clone(&self.session)) }
     }
 }

@@ -8,7 +8,7 @@ use serde::{Deserialize, Serialize};
 
 /// Anything that can go wrong between a Rust caller and the engine.
 ///
-/// The first eleven are the classes of `hwledger_omlx.errors`; a refinement that this release does not know is the nearest
+/// All but the last two are the classes of `hwledger_omlx.errors`; a refinement that this release does not know is the nearest
 /// class that it does know. Displayed, an error is its message: what was wrong and what to do.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error, Serialize, Deserialize)]
 #[serde(tag = "error", content = "detail", rename_all = "snake_case")]
@@ -32,6 +32,12 @@ pub enum Error {
     /// A request asks for what cannot be; the engine goes on.
     #[error("{0}")]
     Request(Raised),
+    /// The model is not of the kind that does what was asked for.
+    #[error("{0}")]
+    ModelTask(Raised),
+    /// A setting cannot be; the message has where it was said.
+    #[error("{0}")]
+    Config(Raised),
     /// The engine failed while it worked on a request.
     #[error("{0}")]
     Engine(Raised),
@@ -156,6 +162,8 @@ impl Error {
             | Self::Model(raised)
             | Self::ModelNotFound(raised)
             | Self::Request(raised)
+            | Self::ModelTask(raised)
+            | Self::Config(raised)
             | Self::Engine(raised)
             | Self::EngineClosed(raised)
             | Self::Store(raised)
@@ -199,6 +207,8 @@ impl Error {
                 "ForkNotFoundError" => Self::ForkNotFound(raised),
                 "ForkError" => Self::Fork(raised),
                 "SeriesError" => Self::Series(raised),
+                "ModelTaskError" => Self::ModelTask(raised),
+                "ConfigError" => Self::Config(raised),
                 "ModelNotFoundError" => Self::ModelNotFound(raised),
                 "ModelError" => Self::Model(raised),
                 "RequestError" => Self::Request(raised),

@@ -2,6 +2,7 @@
 //!
 //! Their JSON is that of the dataclasses. Times are seconds, rates are per second, lengths are tokens.
 
+use hwledger_omlx_core::memory::live::MemoryEvent;
 use pyo3::exceptions::PyValueError;
 use pyo3::intern;
 use pyo3::prelude::*;
@@ -16,6 +17,8 @@ pub enum Event {
     Token(TokenEvent),
     /// How far the prefill has come.
     Progress(ProgressEvent),
+    /// What memory is held, where [`crate::GenerateRequest::memory`] asks for it.
+    Memory(Box<MemoryEvent>),
     /// The end of the stream.
     Done(DoneEvent),
 }
@@ -87,6 +90,8 @@ pub enum FinishReason {
     ToolCalls,
     /// The caller cancelled it.
     Cancelled,
+    /// Its deadline passed.
+    Deadline,
 }
 
 /// Tokens of one request.
@@ -144,6 +149,7 @@ impl<'py> FromPyObject<'_, 'py> for FinishReason {
             "length" => Ok(Self::Length),
             "tool_calls" => Ok(Self::ToolCalls),
             "cancelled" => Ok(Self::Cancelled),
+            "deadline" => Ok(Self::Deadline),
             other => Err(PyValueError::new_err(format!("unknown finish reason {other:?}"))),
         }
     }

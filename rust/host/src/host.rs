@@ -11,6 +11,7 @@ use crate::embed;
 use crate::engine::Engine;
 use crate::error::{Error, StartupError};
 use crate::lane::{Lane, Queue, STACK_BYTES};
+use crate::server::{ServeConfig, Server};
 use crate::session::Session;
 use crate::venv::Venv;
 
@@ -133,6 +134,35 @@ impl Host {
         Ok(Engine::new(self.clone(), session, report))
     }
 
+    /// Starts a server: loads the fork and the models, and serves over HTTP when the future is ready. Its engine is this
+    /// process's as much as the clients'. If the future is dropped, the server is stopped as soon as it is there.
+    ///
+    /// # Errors
+    /// As [`Self::engine`]; [`Error::Engine`] also where the port cannot be listened on, or the process serves already;
+    /// [`Error::Request`] where it would listen beyond this machine without a key.
+    pub async fn serve(&self, config: ServeConfig) -> Result<Server, Error> {
+        let text = serde_json::to_string(&config).map_err(|error| Error::engine(error.to_string()))?;
+        let host = self.clone();
+        let (session, object, url, report) = self
+            .0
+            .loading
+            .call(move |py| {
+                let module = host.0.module.bind(py);
+                let server = module.call_method1("open_server", (text,))?;
+                let (python_session, url) = (server.getattr("session")?, server.getattr("url")?.extract::<String>()?);
+                let server = Arc::new(server.unbind());
+                let session = Arc::new(Session::of_server(python_session.unbind(), Arc::clone(&server)));
+                let report = module.call_method1("report", (session.object(),))?.extract::<String>()?;
+                host.sessions().push(Arc::downgrade(&session));
+                tracing::info!(url, "it serves");
+                Ok((session, server, url, report))
+            })
+            .wait()
+            .await?;
+        let report = serde_json::from_str(&report).map_err(|error| Error::engine(error.to_string()))?;
+        Ok(Server::new(Engine::new(self.clone(), session, report), object, url))
+    }
+
     /// Examines the environment: package, fork, hooks, device. Loads the fork, and no model.
     ///
     /// # Errors
@@ -147,6 +177,62 @@ impl Host {
             .await?;
         let report: DoctorReport = serde_json::from_str(&text).map_err(|error| Error::engine(error.to_string()))?;
         Ok(report.with_host(self.venv()))
+    }
+
+    /// Runs a command line of the package, such as `serve --port 8000`, on Python's main thread, and returns its exit code.
+    /// Engines load when it has ended.
+    ///
+    /// # Errors
+    /// [`Error::Python`] for what the command itself does not tell of.
+    pub async fn run_command(&self, arguments: Vec<String>) -> Result<i32, Error> {
+        let host = self.clone();
+        self.0
+            .loading
+            .call(move |py| host.0.module.bind(py).call_method1("command", (arguments,))?.extract::<i32>())
+            .wait()
+            .await
+    }
+
+    /// Asks the running command to end, on behalf of a signal, and does not wait for it. The process ends at once where
+    /// there is nothing yet to end, and where this was asked before.
+    ///
+    /// # Errors
+    /// [`Error::Python`] if the command cannot be asked.
+    pub async fn end_command(&self, signal: i32) -> Result<(), Error> {
+        let host = self.clone();
+        let asked = self.0.calls.call(move |py| host.0.module.bind(py).call_method1("end", (signal,)).map(drop));
+        asked.wait().await
+    }
+
+    /// Asks the running command to read its configuration again, and does not wait for it.
+    ///
+    /// # Errors
+    /// [`Error::Python`] if the command cannot be asked.
+    pub async fn reload_command(&self) -> Result<(), Error> {
+        let host = self.clone();
+        let asked = self.0.calls.call(move |py| host.0.module.bind(py).call_method0("reload").map(drop));
+        asked.wait().await
+    }
+
+    /// Has every token stamped when it leaves the engine, for measurements of what follows. Cannot be taken back.
+    ///
+    /// # Errors
+    /// [`Error::Fork`] where the fork in use lacks what is stamped.
+    pub async fn stamp_tokens(&self) -> Result<(), Error> {
+        let host = self.clone();
+        let asked = self.0.calls.call(move |py| host.0.module.bind(py).call_method0("stamp_tokens").map(drop));
+        asked.wait().await
+    }
+
+    /// The stamps since the last time: tokens and characters that the request had by then, and nanoseconds of the
+    /// monotonic clock.
+    ///
+    /// # Errors
+    /// [`Error::Python`] if they cannot be told.
+    pub async fn token_stamps(&self) -> Result<Vec<(usize, usize, u64)>, Error> {
+        let host = self.clone();
+        let asked = self.0.calls.call(move |py| host.0.module.bind(py).call_method0("token_stamps")?.extract());
+        asked.wait().await
     }
 
     /// Closes every open engine: cancels what runs, flushes the caches, joins the threads. The interpreter stays, and

@@ -24,6 +24,9 @@
 #[cfg(not(unix))]
 compile_error!("the host runs on Linux and macOS, where MLX does");
 
+mod bench;
+mod buffer;
+mod cache;
 mod config;
 mod doctor;
 mod embed;
@@ -33,12 +36,16 @@ mod events;
 mod exit;
 mod host;
 mod lane;
+mod one_shot;
 mod request;
+mod server;
 mod session;
 mod stream;
 mod venv;
 
-pub use config::{CacheKind, EngineConfig};
+pub use bench::{BenchAnswer, BenchReport, BenchRequest};
+pub use cache::Purged;
+pub use config::{CacheKind, EngineConfig, RequestLedger};
 pub use doctor::{Device, Distribution, DoctorReport};
 pub use engine::{Engine, ForkReport, HookReport};
 pub use error::{Error, Raised, StartupError};
@@ -50,6 +57,8 @@ pub use hwledger_omlx_core::memory::live as memory;
 pub use hwledger_omlx_core::memory::live::MemoryReport;
 /// What a KV cache says of itself. Sizes are bytes, times microseconds.
 pub use hwledger_omlx_core::store::{StoreState, StoreStats as CacheStats};
+pub use one_shot::{Audio, Embeddings, RankedDocument, Ranking, Speech, Transcription};
 pub use request::{GenerateRequest, Prompt};
+pub use server::{ServeConfig, Server};
 pub use stream::EventStream;
 pub use venv::{FoundBy, Venv, linked_python};

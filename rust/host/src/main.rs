@@ -1,7 +1,8 @@
-//! `hwledger-omlx-host`: streams text from the engine, and examines its environment.
+//! `hwledger-omlx-host`: streams text from the engine, serves it over HTTP and JSON-RPC, and examines its environment.
 //!
-//! Exit codes: 0; 1 if `doctor` found something wrong; 2 for an error, told in one line on standard error; 130 and 143
-//! after SIGINT and SIGTERM; 141 if the reader of standard output went away.
+//! Exit codes: 0, also of a service that was told to end and did so in time; 1 if `doctor` found something wrong; 2 for an
+//! error, told in one line on standard error; 130 and 143 after SIGINT and SIGTERM that ended a task, or a service before
+//! it served or later than its deadline; 141 if the reader of standard output went away.
 
 mod cli;
 

@@ -12,12 +12,20 @@ use crate::lane::{Reply, aside};
 pub(crate) struct Session {
     // Shared by pointer, for counting a Python reference would need the interpreter.
     object: Arc<Py<PyAny>>,
+    /// What is closed, which for a server's session is the server, and the method that does it.
+    owner: (Arc<Py<PyAny>>, &'static str),
     closed: AtomicBool,
 }
 
 impl Session {
     pub(crate) fn new(object: Py<PyAny>) -> Self {
-        Self { object: Arc::new(object), closed: AtomicBool::new(false) }
+        let object = Arc::new(object);
+        Self { owner: (Arc::clone(&object), "close"), object, closed: AtomicBool::new(false) }
+    }
+
+    /// The session of a server, which is stopped with it.
+    pub(crate) fn of_server(object: Py<PyAny>, server: Arc<Py<PyAny>>) -> Self {
+        Self { object: Arc::new(object), owner: (server, "stop"), closed: AtomicBool::new(false) }
     }
 
     pub(crate) fn object(&self) -> &Py<PyAny> {
@@ -32,8 +40,8 @@ impl Session {
     /// the first reply is sure to come after it.
     pub(crate) fn close(&self) -> Reply<()> {
         self.closed.store(true, Ordering::Release);
-        let object = Arc::clone(&self.object);
-        aside("hwledger-close", move |py| object.call_method0(py, "close").map(drop))
+        let (owner, method) = (Arc::clone(&self.owner.0), self.owner.1);
+        aside("hwledger-close", move |py| owner.call_method0(py, method).map(drop))
     }
 }
 

@@ -1,46 +1,46 @@
 //! The stream of one request's events, from the engine's thread to whoever polls.
 
 use std::pin::Pin;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::task::{Context, Poll};
 
 use futures_core::Stream;
+use hwledger_omlx_core::memory::live::LayerMemory;
 use pyo3::exceptions::PyBaseException;
 use pyo3::prelude::*;
-use tokio::sync::mpsc::{UnboundedReceiver, UnboundedSender, unbounded_channel};
 
+use crate::buffer::{Item, Reader, Writer, buffer};
 use crate::error::Error;
 use crate::events::Event;
 use crate::host::Host;
 use crate::request::GenerateRequest;
 use crate::session::Session;
 
-type Item = Result<Event, Error>;
-
 /// Events of one request; the last is [`Event::Done`] or an error. Dropped earlier, it cancels the request.
 ///
-/// The engine never waits for a slow reader: at most the request's own events, `max_tokens` of them, are kept for it.
+/// The engine never waits for a slow reader, and no queue grows for it: at most
+/// [`GenerateRequest::buffered_events`] wait, and further tokens join the last of them.
 #[derive(Debug)]
 pub struct EventStream {
     host: Host,
     session: Arc<Session>,
     request_id: String,
-    events: UnboundedReceiver<Item>,
+    events: Reader,
     finished: bool,
 }
 
 impl EventStream {
     pub(crate) fn submit(host: &Host, session: &Arc<Session>, mut request: GenerateRequest) -> Self {
-        let (sender, events) = unbounded_channel();
+        let (writer, events) = buffer(request.buffered_events);
         // Known before the engine has seen the request, so that it can be cancelled from the first moment.
         let request_id = request.request_id.get_or_insert_with(next_request_id).clone();
         if session.is_closed() {
-            let _ = sender.send(Err(Error::closed()));
+            writer.push(Err(Error::closed()));
         } else {
             match serde_json::to_string(&request) {
-                Ok(text) => hand_over(host, session, text, sender),
-                Err(error) => drop(sender.send(Err(Error::request(error.to_string())))),
+                Ok(text) => hand_over(host, session, text, request.memory.then_some(request.model), writer),
+                Err(error) => writer.push(Err(Error::request(error.to_string()))),
             }
         }
         Self { host: host.clone(), session: Arc::clone(session), request_id, events, finished: false }
@@ -73,7 +73,7 @@ impl EventStream {
         if self.finished {
             return Poll::Ready(None);
         }
-        let item = match self.events.poll_recv(context) {
+        let item = match self.events.poll_next(context) {
             Poll::Pending => return Poll::Pending,
             Poll::Ready(Some(item)) => item,
             Poll::Ready(None) => Err(Error::engine("the engine dropped the request without a last event")),
@@ -99,14 +99,22 @@ impl Drop for EventStream {
     }
 }
 
-fn hand_over(host: &Host, session: &Arc<Session>, request: String, sender: UnboundedSender<Item>) {
+/// Submits a request, whose events go to `writer`; `memory_of` names the model whose samples go there too.
+fn hand_over(host: &Host, session: &Arc<Session>, request: String, memory_of: Option<Option<String>>, writer: Writer) {
     let (host_there, session) = (host.clone(), Arc::clone(session));
     host.calls().send(move |py| {
-        let refusals = sender.clone();
-        let submitted = Bound::new(py, Sink { sender })
-            .and_then(|sink| host_there.module().call_method1(py, "submit", (session.object(), request, sink)));
+        let refusals = writer.clone();
+        let submitted = (|| {
+            let module = host_there.module();
+            let ledger = match memory_of {
+                Some(model) => module.call_method1(py, "memory_ledger", (session.object(), model))?.extract(py)?,
+                None => None,
+            };
+            let sink = Bound::new(py, Sink { writer, samples: ledger.map(|ledger| Samples::from_now_on(&ledger)) })?;
+            module.call_method1(py, "submit", (session.object(), request, sink))
+        })();
         if let Err(error) = submitted {
-            let _ = refusals.send(Err(Error::from_python(py, &error)));
+            refusals.push(Err(Error::from_python(py, &error)));
         }
     });
 }
@@ -119,7 +127,8 @@ fn next_request_id() -> String {
 /// The `deliver` of a request: called on the engine's thread with each event. Never waits.
 #[pyclass(frozen)]
 struct Sink {
-    sender: UnboundedSender<Item>,
+    writer: Writer,
+    samples: Option<Samples>,
 }
 
 #[pymethods]
@@ -135,8 +144,34 @@ impl Sink {
                 Err(error) => Err(Error::from_python(py, &error)),
             }
         };
-        // The reader may be gone; then the request is being cancelled.
-        let _ = self.sender.send(item);
+        if let Some(samples) = &self.samples {
+            samples.pass_on(&self.writer);
+        }
+        self.writer.push(item);
+    }
+}
+
+/// A place in a model's samples of memory.
+struct Samples {
+    ledger: Arc<LayerMemory>,
+    next: Mutex<u64>,
+}
+
+impl Samples {
+    fn from_now_on(ledger: &Py<hwledger_omlx_extension::LayerMemory>) -> Self {
+        let ledger = ledger.get().shared();
+        let next = Mutex::new(ledger.samples());
+        Self { ledger, next }
+    }
+
+    /// Passes on what was sampled since the last time, as far as there is room; the rest stays in the ledger's ring.
+    fn pass_on(&self, writer: &Writer) {
+        let mut next = self.next.lock().unwrap_or_else(PoisonError::into_inner);
+        while *next < self.ledger.samples() && writer.has_room() {
+            let Some(sample) = self.ledger.event(*next) else { return };
+            *next = sample.number + 1;
+            writer.push(Ok(Event::Memory(Box::new(sample))));
+        }
     }
 }
 
@@ -148,9 +183,9 @@ mod tests {
     #[test]
     fn a_token_crosses_whole() {
         let host = Host::builder().start().expect("an environment with the package");
-        let (sender, mut events) = unbounded_channel();
+        let (writer, mut events) = buffer(8);
         let delivered = host.calls().call(move |py| {
-            let sink = Bound::new(py, Sink { sender })?;
+            let sink = Bound::new(py, Sink { writer, samples: None })?;
             let token = py.import("hwledger_omlx.engine.events")?.getattr("TokenEvent")?;
             sink.call1((token.call1(("request", " word\u{e9}", (7, 8)))?,))?;
             Ok(())
@@ -158,7 +193,7 @@ mod tests {
         let tokio = tokio::runtime::Builder::new_current_thread().build().expect("a runtime");
         let event = tokio.block_on(async {
             delivered.wait().await.expect("delivered");
-            events.recv().await
+            std::future::poll_fn(|context| events.poll_next(context)).await
         });
         let Some(Ok(Event::Token(token))) = event else { panic!("{event:?}") };
         assert_eq!((token.request_id.as_str(), token.text.as_str()), ("request", " word\u{e9}"));

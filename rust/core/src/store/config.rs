@@ -35,6 +35,21 @@ pub struct StoreConfig {
     pub reader_threads: Option<usize>,
 }
 
+/// What a store may use, and may be told anew while it runs. Sizes in bytes, as in [`StoreConfig`].
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct StoreLimits {
+    /// Most that all files of the folder together may take on disk.
+    pub quota_bytes: u64,
+    /// RAM for what was saved lately and is durable already.
+    pub hot_bytes: u64,
+    /// Free space that the file system keeps.
+    pub min_free_bytes: u64,
+    /// Most that is written in one UTC day.
+    pub daily_write_bytes: Option<u64>,
+    /// How long a prefix lives after its last use.
+    pub ttl: Option<Duration>,
+}
+
 impl StoreConfig {
     /// The defaults: 64 GiB on disk, 1 GiB hot, 1 GiB queued, 8 GiB deferred, 4 GiB left free, no limit a day, no TTL.
     #[must_use]
@@ -53,6 +68,18 @@ impl StoreConfig {
         }
     }
 
+    /// The part of it that may change while the store runs.
+    #[must_use]
+    pub fn limits(&self) -> StoreLimits {
+        StoreLimits {
+            quota_bytes: self.quota_bytes,
+            hot_bytes: self.hot_bytes,
+            min_free_bytes: self.min_free_bytes,
+            daily_write_bytes: self.daily_write_bytes,
+            ttl: self.ttl,
+        }
+    }
+
     /// Threads of one restore or copy, the caller's included.
     pub(crate) fn threads(&self) -> usize {
         let cores =
@@ -68,8 +95,13 @@ impl StoreConfig {
         if self.queue_bytes == 0 {
             return wrong("queue_bytes is 0: nothing could be saved");
         }
-        if self.segment_bytes.is_some_and(|bytes| bytes == 0 || bytes > self.quota_bytes) {
-            return wrong("segment_bytes must be above 0 and at most the quota");
+        self.check_limits(&self.limits())
+    }
+
+    /// Whether a store that was opened so may run within `limits`.
+    pub(crate) fn check_limits(&self, limits: &StoreLimits) -> Result<(), StoreError> {
+        if self.segment_bytes.is_some_and(|bytes| bytes == 0 || bytes > limits.quota_bytes) {
+            return Err(StoreError::Config("segment_bytes must be above 0 and at most the quota".to_owned()));
         }
         Ok(())
     }

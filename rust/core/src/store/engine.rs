@@ -8,7 +8,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock, RwLockReadGuard, TryLockError};
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
-use super::config::StoreConfig;
+use super::config::{StoreConfig, StoreLimits};
 use super::disk::io::Io;
 use super::disk::{Disk, DiskError, DiskSettings, DiskUsage, Fact, Opened, Recovered};
 use super::error::{Refusal, StoreError};
@@ -81,7 +81,10 @@ pub(crate) struct Opening {
 
 /// All that the threads share.
 pub(crate) struct Engine {
+    /// As it was opened; of what may change, [`Engine::limits`] has what is in force.
     pub(crate) config: StoreConfig,
+    /// Held by nobody who takes another lock.
+    limits: RwLock<StoreLimits>,
     pub(crate) io: Arc<dyn Io>,
     disk: RwLock<Option<Disk>>,
     catalog: Mutex<Catalog>,
@@ -105,20 +108,19 @@ pub(crate) fn now_ms() -> u64 {
     u64::try_from(now.as_millis()).unwrap_or(u64::MAX)
 }
 
-pub(crate) fn limits(config: &StoreConfig) -> Limits {
+fn of_index(limits: &StoreLimits) -> Limits {
     Limits {
-        quota_bytes: config.quota_bytes,
-        min_free_bytes: config.min_free_bytes,
-        daily_write_bytes: config.daily_write_bytes,
-        ttl_ms: config.ttl.map(|ttl| u64::try_from(ttl.as_millis()).unwrap_or(u64::MAX)),
+        quota_bytes: limits.quota_bytes,
+        min_free_bytes: limits.min_free_bytes,
+        daily_write_bytes: limits.daily_write_bytes,
+        ttl_ms: limits.ttl.map(|ttl| u64::try_from(ttl.as_millis()).unwrap_or(u64::MAX)),
     }
 }
 
-pub(crate) fn segment_bytes(config: &StoreConfig) -> u64 {
-    let wanted = config.segment_bytes.unwrap_or_else(|| {
-        (config.quota_bytes / SEGMENTS_OF_A_QUOTA).clamp(SMALLEST_SEGMENT_BYTES, LARGEST_SEGMENT_BYTES)
-    });
-    wanted.min(config.quota_bytes / FEWEST_SEGMENTS).max(1)
+fn segment_bytes(wanted: Option<u64>, quota_bytes: u64) -> u64 {
+    let wanted = wanted
+        .unwrap_or_else(|| (quota_bytes / SEGMENTS_OF_A_QUOTA).clamp(SMALLEST_SEGMENT_BYTES, LARGEST_SEGMENT_BYTES));
+    wanted.min(quota_bytes / FEWEST_SEGMENTS).max(1)
 }
 
 impl Engine {
@@ -126,12 +128,14 @@ impl Engine {
     pub(crate) fn open(config: StoreConfig, io: Arc<dyn Io>) -> Result<Self, StoreError> {
         config.check()?;
         let start = Instant::now();
-        let (disk, catalog, how) = open_disk(&config, &io, 0)?;
+        let limits = config.limits();
+        let (disk, catalog, how) = open_disk(&config, &limits, &io, 0)?;
         let queue = Queue::new(config.queue_bytes, config.backlog_bytes);
         let lanes = Lanes::new(config.threads());
         let opening = Opening { how, seconds: start.elapsed().as_secs_f64() };
         let engine = Self {
             config,
+            limits: RwLock::new(limits),
             io,
             disk: RwLock::new(Some(disk)),
             catalog: Mutex::new(catalog),
@@ -161,12 +165,44 @@ impl Engine {
         let generation = self.catalog().generation + 1;
         *disk = None; // its lock must go before the new one
         self.suspects.forget_all();
-        let (fresh, catalog, _) = open_disk(&self.config, &self.io, generation)?;
+        let (fresh, catalog, _) = open_disk(&self.config, &self.limits(), &self.io, generation)?;
         *disk = Some(fresh);
         let before = std::mem::replace(&mut *self.catalog(), catalog);
+        // They may have been changed meanwhile.
+        let gone = self.limit_catalog();
         drop(disk);
+        drop(gone);
         drop(before);
         Ok(())
+    }
+
+    /// The limits in force.
+    pub(crate) fn limits(&self) -> StoreLimits {
+        *self.limits.read().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Puts other limits in force for what comes. The writer makes what is there fit them.
+    pub(crate) fn set_limits(&self, limits: StoreLimits) {
+        *self.limits.write().unwrap_or_else(PoisonError::into_inner) = limits;
+        drop(self.limit_catalog());
+        if let Some(trouble) = &mut self.health().trouble {
+            // There may be room now.
+            trouble.retry_at = Instant::now();
+        }
+    }
+
+    /// Tells the catalog the limits in force. Gives the payloads that left RAM, to be dropped where no lock is held.
+    #[must_use]
+    fn limit_catalog(&self) -> Vec<Arc<Resident>> {
+        let mut catalog = self.catalog();
+        let limits = self.limits();
+        catalog.index.set_limits(of_index(&limits));
+        catalog.hot.set_limit(limits.hot_bytes)
+    }
+
+    /// Bytes at which a segment is full.
+    pub(crate) fn segment_bytes(&self) -> u64 {
+        segment_bytes(self.config.segment_bytes, self.limits().quota_bytes)
     }
 
     pub(crate) fn catalog(&self) -> MutexGuard<'_, Catalog> {
@@ -262,7 +298,7 @@ impl Engine {
         let free = disk.free_bytes()?;
         let usage = disk.usage();
         let reserve = reserve_bytes(&usage);
-        let quota = self.config.quota_bytes;
+        let quota = self.limits().quota_bytes;
         let physical = match at_least {
             None => usage.physical_bytes(),
             Some(wanted) => usage.physical_bytes().max(quota.saturating_add(wanted).saturating_sub(bytes + reserve)),
@@ -326,16 +362,21 @@ pub(crate) enum RoomError {
     Disk(#[from] DiskError),
 }
 
-fn open_disk(config: &StoreConfig, io: &Arc<dyn Io>, generation: u64) -> Result<(Disk, Catalog, String), StoreError> {
+fn open_disk(
+    config: &StoreConfig,
+    limits: &StoreLimits,
+    io: &Arc<dyn Io>,
+    generation: u64,
+) -> Result<(Disk, Catalog, String), StoreError> {
     let of_disk = |error| StoreError::of_disk(&config.folder, error);
-    let settings = DiskSettings { segment_bytes: segment_bytes(config) };
+    let settings = DiskSettings { segment_bytes: segment_bytes(config.segment_bytes, limits.quota_bytes) };
     let (disk, recovered) = Disk::open(Arc::clone(io), settings).map_err(of_disk)?;
     let how = report(config, &recovered);
-    let (index, dropped) = Index::load(recovered, limits(config), now_ms());
+    let (index, dropped) = Index::load(recovered, of_index(limits), now_ms());
     if !dropped.is_empty() {
         disk.note(&[Fact::Removed(dropped)], false).map_err(of_disk)?;
     }
-    let catalog = Catalog { index, hot: HotTier::new(config.hot_bytes), news: Vec::new(), generation };
+    let catalog = Catalog { index, hot: HotTier::new(limits.hot_bytes), news: Vec::new(), generation };
     Ok((disk, catalog, how))
 }
 

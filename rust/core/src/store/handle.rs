@@ -5,7 +5,7 @@ use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, PoisonError, mpsc};
 use std::thread::JoinHandle;
 
-use super::config::StoreConfig;
+use super::config::{StoreConfig, StoreLimits};
 use super::disk::io::Io;
 use super::disk::{DiskError, Fact, RealIo};
 use super::engine::Engine;
@@ -86,6 +86,24 @@ impl Store {
     #[must_use]
     pub fn config(&self) -> &StoreConfig {
         &self.engine.config
+    }
+
+    /// Puts other limits in force, for all who have the store open, and waits until what is stored fits them. Saves and
+    /// restores go on meanwhile. What running requests hold may keep a smaller quota from being met until they end.
+    ///
+    /// # Errors
+    /// [`StoreError::Config`], [`StoreError::Closed`], [`StoreError::Forked`].
+    pub fn set_limits(&self, limits: StoreLimits) -> Result<(), StoreError> {
+        self.usable()?;
+        self.engine.config.check_limits(&limits)?;
+        self.engine.set_limits(limits);
+        self.ask(Command::Fit).ok_or(StoreError::Closed)
+    }
+
+    /// The limits in force.
+    #[must_use]
+    pub fn limits(&self) -> StoreLimits {
+        self.engine.limits()
     }
 
     /// Whether it was closed.
@@ -250,7 +268,7 @@ impl Store {
         stats.lost_why.clone_from(&engine.health().lost_why);
         (stats.queue_bytes, stats.queue_records, stats.backlog_bytes) = engine.queue.depth();
         stats.mapped_bytes = engine.pool.mapped_bytes();
-        stats.quota_bytes = engine.config.quota_bytes;
+        stats.quota_bytes = engine.limits().quota_bytes;
         let usage = engine.with_disk(super::disk::Disk::usage).unwrap_or_default();
         stats.disk_bytes = usage.physical_bytes();
         stats.segments = usage.segments;
@@ -296,7 +314,7 @@ impl Store {
             pinned: totals.pinned,
             live_bytes: totals.disk_bytes,
             disk_bytes: usage.physical_bytes(),
-            quota_bytes: engine.config.quota_bytes,
+            quota_bytes: engine.limits().quota_bytes,
             segments: usage.segments,
             free_bytes,
         }

@@ -51,7 +51,7 @@ pub(crate) fn tick(engine: &Engine, disk: &Disk, rounds: &mut Rounds) {
     if engine.health().trouble.is_none() {
         settle(engine, disk);
         let taken = disk.usage().physical_bytes();
-        if taken / 100 >= engine.config.quota_bytes / 10_000 * COMPACT_FROM_PERCENT {
+        if taken / 100 >= engine.limits().quota_bytes / 10_000 * COMPACT_FROM_PERCENT {
             compact(engine, disk, 1);
         }
     }
@@ -90,7 +90,7 @@ fn most_journal_bytes(quota_bytes: u64, usage: &DiskUsage) -> u64 {
 /// Whether the journal is to be folded, or room made, before it may grow by `bytes`.
 pub(crate) fn is_crowded(engine: &Engine, disk: &Disk, bytes: u64) -> bool {
     const BLOCK_BYTES: u64 = 4096;
-    let quota = engine.config.quota_bytes;
+    let quota = engine.limits().quota_bytes;
     let usage = disk.usage();
     usage.journal_bytes > most_journal_bytes(quota, &usage)
         || usage.physical_bytes().saturating_add(bytes.next_multiple_of(BLOCK_BYTES) + BLOCK_BYTES) > quota
@@ -99,7 +99,7 @@ pub(crate) fn is_crowded(engine: &Engine, disk: &Disk, bytes: u64) -> bool {
 /// Folds a journal that has become long with a commit, rather than at the next tick.
 pub(crate) fn fold_after_commit(engine: &Engine, disk: &Disk, rounds: &mut Rounds) {
     let usage = disk.usage();
-    let is_long = usage.journal_bytes > most_journal_bytes(engine.config.quota_bytes, &usage);
+    let is_long = usage.journal_bytes > most_journal_bytes(engine.limits().quota_bytes, &usage);
     if is_long && !rounds.fold_failed && engine.health().trouble.is_none() {
         rounds.fold_failed = !write_index(engine, disk);
     }
@@ -108,16 +108,30 @@ pub(crate) fn fold_after_commit(engine: &Engine, disk: &Disk, rounds: &mut Round
 /// Folds a long journal, and evicts where the room for small notes has shrunk: they are written without asking.
 pub(crate) fn settle(engine: &Engine, disk: &Disk) {
     let usage = disk.usage();
-    if usage.journal_bytes > most_journal_bytes(engine.config.quota_bytes, &usage) {
+    if usage.journal_bytes > most_journal_bytes(engine.limits().quota_bytes, &usage) {
         write_index(engine, disk);
     }
     let usage = disk.usage();
     // Free space that others take is no reason to evict before something is to be written.
-    if usage.physical_bytes().saturating_add(reserve_bytes(&usage)) > engine.config.quota_bytes
+    if usage.physical_bytes().saturating_add(reserve_bytes(&usage)) > engine.limits().quota_bytes
         && let Err(error) = engine.make_room(disk, 0, &active(disk), None)
     {
         tracing::debug!("the KV cache has little room for its journal: {error}");
     }
+}
+
+/// Makes what is stored fit other limits.
+pub(crate) fn fit(engine: &Engine, disk: &Disk) {
+    disk.set_segment_bytes(engine.segment_bytes());
+    let usage = disk.usage();
+    if usage.physical_bytes().saturating_add(reserve_bytes(&usage)) > engine.limits().quota_bytes {
+        // The segment under way may be most of what is stored; the next record begins another one.
+        for segment in active(disk) {
+            disk.seal(segment);
+        }
+    }
+    settle(engine, disk);
+    expire(engine, disk);
 }
 
 fn expire(engine: &Engine, disk: &Disk) {

@@ -39,7 +39,7 @@ mod verify;
 mod write;
 mod writer;
 
-pub use config::StoreConfig;
+pub use config::{StoreConfig, StoreLimits};
 pub use error::{MissReason, Refusal, StoreError};
 pub use handle::Store;
 pub use matched::Match;

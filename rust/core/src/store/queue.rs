@@ -79,6 +79,8 @@ pub(crate) enum Command {
     Sweep { renew_index: bool, answer: std::sync::mpsc::Sender<bool> },
     /// Make the journal short, and room for it to grow.
     Settle(std::sync::mpsc::Sender<()>),
+    /// Make what is stored fit other limits.
+    Fit(std::sync::mpsc::Sender<()>),
 }
 
 /// What the writer is to do next.

@@ -216,7 +216,7 @@ fn check(
 /// Whether so many payload bytes can be one record: it must fit in the queue, and be little enough of the quota that others
 /// fit beside it.
 fn is_record(engine: &Engine, bytes: u64) -> bool {
-    let most = engine.config.queue_bytes.min(engine.config.quota_bytes / 2);
+    let most = engine.config.queue_bytes.min(engine.limits().quota_bytes / 2);
     bytes <= most && footprint(bytes) <= most
 }
 

@@ -29,9 +29,9 @@ const TROUBLE_RETURNS: Duration = Duration::from_secs(30);
 pub(crate) fn run(engine: &Arc<Engine>) {
     let gone = Gone(engine);
     let mut rounds = Rounds::default();
-    let batch_bytes = BATCH_BYTES.min(engine.config.quota_bytes / 8).max(1);
     let mut tick = Instant::now() + TICK;
     loop {
+        let batch_bytes = BATCH_BYTES.min(engine.limits().quota_bytes / 8).max(1);
         let due = engine.health().trouble.as_ref().map_or(tick, |trouble| tick.min(trouble.retry_at));
         match engine.queue.next(due, batch_bytes, engine.has_past_page_cache()) {
             Next::Batch(batch) => {
@@ -54,6 +54,10 @@ pub(crate) fn run(engine: &Arc<Engine>) {
             }
             Next::Command(Command::Settle(answer)) => {
                 engine.with_disk(|disk| maintenance::settle(engine, disk));
+                let _ = answer.send(());
+            }
+            Next::Command(Command::Fit(answer)) => {
+                engine.with_disk(|disk| maintenance::fit(engine, disk));
                 let _ = answer.send(());
             }
             Next::Idle => maintenance::fill_page_cache(engine),

@@ -39,7 +39,7 @@ pub(super) async fn run(arguments: Arguments, signals: &mut Signals) -> Result<i
 }
 
 async fn examine(environment: &Environment) -> DoctorReport {
-    let outcome = match start_host(environment).await {
+    let outcome = match start_host(environment, true).await {
         Ok(host) => host.doctor(environment.fork.clone()).await,
         Err(error) => Err(error),
     };

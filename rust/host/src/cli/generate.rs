@@ -117,7 +117,7 @@ pub(super) async fn run(mut arguments: Arguments, signals: &mut Signals) -> Resu
 }
 
 async fn start(arguments: &Arguments) -> Result<(Host, Engine), Stop> {
-    let host = start_host(&arguments.environment).await?;
+    let host = start_host(&arguments.environment, true).await?;
     let engine = host.engine(arguments.config()).await?;
     Ok((host, engine))
 }

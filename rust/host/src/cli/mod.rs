@@ -1,9 +1,11 @@
 //! The command line: what can be asked, and how every command starts and ends.
 
+mod command;
 mod doctor;
 mod generate;
 mod log;
 mod signals;
+mod token_times;
 
 use std::fmt::Display;
 use std::path::PathBuf;
@@ -26,8 +28,26 @@ struct Cli {
 enum Command {
     /// Generate text and stream it to standard output.
     Generate(Box<generate::Arguments>),
+    /// Serve models over HTTP: OpenAI's and Anthropic's API, /health, /metrics and the admin page.
+    #[command(disable_help_flag = true)]
+    Serve(command::Arguments),
+    /// Speak JSON-RPC 2.0 on standard input and output, a message a line.
+    #[command(disable_help_flag = true)]
+    Rpc(command::Arguments),
     /// Examine interpreter, environment, fork, patches and device.
     Doctor(doctor::Arguments),
+    /// Print when each token of a request came, for `hwledger-omlx bench host`.
+    #[command(hide = true)]
+    TokenTimes(token_times::Arguments),
+}
+
+impl Command {
+    fn kind(&self) -> signals::Kind {
+        match self {
+            Self::Serve(_) | Self::Rpc(_) => signals::Kind::Service,
+            Self::Generate(_) | Self::Doctor(_) | Self::TokenTimes(_) => signals::Kind::Task,
+        }
+    }
 }
 
 /// Where Python and the fork are.
@@ -73,7 +93,12 @@ pub(crate) fn run() -> i32 {
     };
     // Before Python starts: it leaves handlers that are there alone, and Rust's events have their way out already.
     log::to_stderr();
-    let mut signals = match signals::Signals::watch() {
+    if let Command::Serve(arguments) = &cli.command
+        && let Some(supervision) = command::supervision(command::Name::Serve, arguments)
+    {
+        return ended(command::supervised(&supervision));
+    }
+    let mut signals = match signals::Signals::watch(cli.command.kind()) {
         Ok(signals) => signals,
         Err(error) => return refused(&format!("signals cannot be handled: {error}")),
     };
@@ -84,11 +109,19 @@ pub(crate) fn run() -> i32 {
     let outcome = runtime.block_on(async {
         match cli.command {
             Command::Generate(arguments) => generate::run(*arguments, &mut signals).await,
+            Command::Serve(arguments) => command::run(command::Name::Serve, arguments, &mut signals).await,
+            Command::Rpc(arguments) => command::run(command::Name::Rpc, arguments, &mut signals).await,
             Command::Doctor(arguments) => doctor::run(arguments, &mut signals).await,
+            Command::TokenTimes(arguments) => token_times::run(arguments, &mut signals).await,
         }
     });
     // Its blocking threads may be deep in Python; the process ends without them.
     std::mem::forget(runtime);
+    ended(outcome)
+}
+
+/// The exit code of an outcome, whose error is told.
+fn ended(outcome: Result<i32, Stop>) -> i32 {
     match outcome {
         Ok(code) => code,
         Err(Stop::Failed(error)) => {
@@ -104,8 +137,8 @@ pub(crate) fn run() -> i32 {
 }
 
 /// Starts Python. Not cut short by a signal; [`signals`] ends the process if it takes too long then.
-async fn start_host(environment: &Environment) -> Result<Host, Error> {
-    let mut builder = Host::builder().stdout_to_stderr(true);
+async fn start_host(environment: &Environment, stdout_to_stderr: bool) -> Result<Host, Error> {
+    let mut builder = Host::builder().stdout_to_stderr(stdout_to_stderr);
     if let Some(venv) = &environment.venv {
         builder = builder.venv(venv);
     }
@@ -117,6 +150,12 @@ async fn start_host(environment: &Environment) -> Result<Host, Error> {
 fn refused(problem: &dyn Display) -> i32 {
     eprintln!("error: {}", one_line(&problem.to_string()));
     FAILED
+}
+
+/// The error with what led to it.
+fn with_causes(error: &dyn std::error::Error) -> String {
+    let causes = std::iter::successors(error.source(), |cause| cause.source());
+    causes.fold(error.to_string(), |text, cause| format!("{text}: {cause}"))
 }
 
 /// The text without line breaks, runs of white space made one space.

@@ -8,12 +8,12 @@ use serde_json::json;
 
 use super::{config, host, support};
 
-fn greedy(prompt: &str, max_tokens: u32) -> GenerateRequest {
+pub(crate) fn greedy(prompt: &str, max_tokens: u32) -> GenerateRequest {
     GenerateRequest::text(prompt).temperature(0.0).max_tokens(max_tokens)
 }
 
 /// The result of a stream, and the text that was streamed before it.
-async fn collect(mut stream: EventStream) -> Result<(String, Generation), Error> {
+pub(crate) async fn collect(mut stream: EventStream) -> Result<(String, Generation), Error> {
     let mut text = String::new();
     while let Some(event) = stream.next().await {
         match event? {
@@ -28,7 +28,7 @@ async fn collect(mut stream: EventStream) -> Result<(String, Generation), Error>
     panic!("no last event")
 }
 
-async fn first_token(stream: &mut EventStream) {
+pub(crate) async fn first_token(stream: &mut EventStream) {
     while let Some(event) = stream.next().await {
         if matches!(event.expect("an event"), Event::Token(_)) {
             return;

@@ -5,6 +5,8 @@
 mod support;
 
 mod engine;
+mod requests;
+mod serving;
 mod sharing;
 
 use std::future::Future;
@@ -34,6 +36,15 @@ const TESTS: &[Test] = tests![
     engine::the_cache_tells_of_itself,
     engine::memory_is_told_layer_by_layer,
     engine::models_come_and_go,
+    requests::a_deadline_ends_a_request_with_what_there_is,
+    requests::memory_comes_between_the_tokens,
+    requests::a_slow_reader_gets_it_all,
+    requests::models_that_fail_to_load_disturb_no_stream,
+    requests::a_benchmark_is_the_same_for_the_same_seed,
+    requests::the_cache_is_flushed_pinned_and_purged,
+    requests::requests_are_recorded_where_it_is_said,
+    requests::models_of_every_kind_answer_in_one_piece,
+    serving::http_and_rust_share_one_engine,
     engine::two_engines_and_their_end,
 ];
 

@@ -5,4 +5,5 @@ mod support;
 
 mod examining;
 mod generating;
+mod serving;
 mod signals;

@@ -2,7 +2,7 @@
 
 #![allow(dead_code, reason = "each test program uses a part")]
 
-use std::io::{BufRead, BufReader, Lines};
+use std::io::{BufRead, BufReader, Lines, Read, Write};
 use std::path::{Path, PathBuf};
 use std::process::{Child, ChildStderr, ChildStdout, Command, ExitStatus, Stdio};
 use std::sync::OnceLock;
@@ -68,6 +68,13 @@ pub(crate) fn generate(arguments: &[&str]) -> Command {
     command
 }
 
+/// `serve` on the model, at any free port.
+pub(crate) fn serve(arguments: &[&str]) -> Command {
+    let mut command = host(&["serve", "--port", "0"]);
+    command.arg(model()).args(arguments);
+    command
+}
+
 /// What a command left behind.
 pub(crate) struct Finished {
     pub(crate) code: Option<i32>,
@@ -101,10 +108,10 @@ impl Running {
     }
 
     /// Waits for a line of standard output with `mark` in it.
-    pub(crate) fn wait_for_output(&mut self, mark: &str) {
+    pub(crate) fn wait_for_output(&mut self, mark: &str) -> String {
         let lines = self.stdout.as_mut().expect("not closed");
-        let seen = lines.by_ref().map_while(Result::ok).any(|line| line.contains(mark));
-        assert!(seen, "standard output ended without {mark:?}: {}", self.rest_of_errors());
+        let seen = lines.by_ref().map_while(Result::ok).find(|line| line.contains(mark));
+        seen.unwrap_or_else(|| panic!("standard output ended without {mark:?}: {}", self.rest_of_errors()))
     }
 
     /// Waits for a line of standard error with `mark` in it.
@@ -162,4 +169,26 @@ impl Drop for Running {
         let _ = self.child.kill();
         let _ = self.child.wait();
     }
+}
+
+/// What a server on loopback answers to a request with JSON.
+pub(crate) fn post(url: &str, path: &str, asked: &serde_json::Value) -> serde_json::Value {
+    let mut answer = String::new();
+    send(url, path, asked).read_to_string(&mut answer).expect("an answer");
+    let (_, body) = answer.split_once("\r\n\r\n").expect("a head");
+    serde_json::from_str(body).unwrap_or_else(|error| panic!("{error}: {answer}"))
+}
+
+/// Sends a request with JSON, whose answer is to be read to the end of the connection.
+pub(crate) fn send(url: &str, path: &str, asked: &serde_json::Value) -> std::net::TcpStream {
+    let address = url.strip_prefix("http://").expect("a URL");
+    let mut stream = std::net::TcpStream::connect(address).expect("a connection");
+    let body = asked.to_string();
+    // Of the version without chunks.
+    let head = format!(
+        "POST {path} HTTP/1.0\r\nhost: {address}\r\ncontent-type: application/json\r\ncontent-length: {}\r\n\r\n{body}",
+        body.len()
+    );
+    stream.write_all(head.as_bytes()).expect("sent");
+    stream
 }

@@ -166,6 +166,11 @@ impl Disk {
         held(&self.writer).leave(segment);
     }
 
+    /// Segments are full at other sizes from now on.
+    pub fn set_segment_bytes(&self, bytes: u64) {
+        held(&self.writer).set_segment_bytes(bytes);
+    }
+
     /// Bytes by which a commit of this record alone makes the folder grow at most (segment, journal, new segment header).
     #[must_use]
     pub fn cost_bytes(&self, record: &NewRecord<'_>) -> u64 {

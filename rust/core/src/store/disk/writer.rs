@@ -78,6 +78,11 @@ impl Writer {
         Self { active, next_segment, segment_bytes }
     }
 
+    /// Segments are full at another size from now on.
+    pub(super) fn set_segment_bytes(&mut self, bytes: u64) {
+        self.segment_bytes = bytes;
+    }
+
     /// The segment that the next record goes to, if there is room in it.
     pub(super) fn active(&self) -> Option<SegmentId> {
         self.active.as_ref().map(|active| active.segment)

@@ -70,6 +70,16 @@ impl HotTier {
             self.durable_bytes += entry.resident.footprint;
             self.order.insert(entry.turn, id);
         }
+        self.shrink()
+    }
+
+    /// Keeps at most so much of what is durable from now on. Gives what left.
+    pub(crate) fn set_limit(&mut self, limit_bytes: u64) -> Vec<Arc<Resident>> {
+        self.limit_bytes = limit_bytes;
+        self.shrink()
+    }
+
+    fn shrink(&mut self) -> Vec<Arc<Resident>> {
         let mut gone = Vec::new();
         while self.durable_bytes > self.limit_bytes
             && let Some((_, id)) = self.order.first_key_value()

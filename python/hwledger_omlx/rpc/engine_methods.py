@@ -1,0 +1,224 @@
+"""What is asked of the engine besides text: its models, health, memory, cache, policies and configuration."""
+
+from dataclasses import asdict
+from typing import TYPE_CHECKING, Any
+
+from hwledger_omlx.errors import EngineError, ModelError
+from hwledger_omlx.memory.records import Figure
+from hwledger_omlx.rpc.fields import NUMBER, TEXT, TEXT_OR_OBJECT, WHOLE, Field, InvalidParamsError
+from hwledger_omlx.rpc.method import Method
+
+if TYPE_CHECKING:
+    from hwledger_omlx.rpc.service import Service
+
+_MB = 2**20
+
+
+def _load_model(service: "Service", params: dict[str, Any]) -> dict[str, Any]:
+    if params["max_kv_size"] < 0:
+        raise InvalidParamsError(f"max_kv_size must be at least 0, not {params['max_kv_size']}")
+    session = service.session
+    model_id = session.load(params["model"])
+    if params["max_kv_size"]:
+        session.limit_context(model_id, params["max_kv_size"])
+    folder = session.models.get(model_id)
+    if folder is None:
+        raise ModelError(f"{model_id} was unloaded again meanwhile")
+    return {"loaded": True, "model": model_id, "context_length": folder.context_tokens or 0}
+
+
+def _unload_model(service: "Service", params: dict[str, Any]) -> dict[str, Any]:
+    model_id = service.model_id(params["model"]) or ""
+    service.session.unload(model_id)
+    return {"unloaded": True, "model": model_id}
+
+
+def _memory_report(service: "Service", _: dict[str, Any]) -> dict[str, Any]:
+    report = service.session.memory()
+    mlx = report.mlx
+    return {
+        "total_unified_mb": _value(mlx.device_bytes) / _MB,
+        "used_by_mlx_mb": (_value(mlx.active_bytes) + _value(mlx.cache_bytes)) / _MB,
+        "kv_cache_mb": sum(_value(model.kv_allocated_bytes) + _value(model.state_bytes) for model in report.models)
+        / _MB,
+        "loaded_models": [model.model_id for model in report.models],
+        "models": [
+            {
+                "model": model.model_id,
+                "weights_mb": _value(model.weights_bytes) / _MB,
+                "kv_policy": model.kv_policy,
+                "layers": [
+                    {"layer": layer.layer, "kv_bytes": _value(layer.kv_allocated_bytes) + _value(layer.state_bytes)}
+                    for layer in model.layers
+                ],
+            }
+            for model in report.models
+        ],
+    }
+
+
+def _value(figure: Figure[int]) -> int:
+    """What is not known counts as nothing: the fields are numbers."""
+    return figure.value or 0
+
+
+def _health(service: "Service", _: dict[str, Any]) -> dict[str, Any]:
+    return {"status": service.status(), "uptime_s": service.uptime_s, "mlx_version": service.mlx_version}
+
+
+def _kv_policy(service: "Service", params: dict[str, Any]) -> dict[str, Any]:
+    session, model_id = service.session, service.model_id(params["model"])
+    if params["policy"] is not None:
+        session.set_kv_policy(params["policy"], model_id)
+    asked = list(session.models) if model_id is None else [model_id]
+    return {"policies": {each: session.kv_policy_of(each) for each in asked}}
+
+
+def _cache_stats(service: "Service", _: dict[str, Any]) -> dict[str, Any]:
+    cache = service.session.cache
+    stats = asdict(cache.stats())
+    folder = None if cache.folder is None else str(cache.folder)
+    return {"kind": cache.kind, "folder": folder, "state": stats["state"], "stats": stats}
+
+
+def _config_reload(service: "Service", _: dict[str, Any]) -> dict[str, Any]:
+    reload = service.settings.reload
+    if reload is None:
+        raise EngineError("there is no configuration file to read again; start with one")
+    return {"reloaded": True, "changes": dict(reload())}
+
+
+def _subscribe(service: "Service", params: dict[str, Any]) -> dict[str, Any]:
+    if params["min_interval_s"] < 0:
+        raise InvalidParamsError(f"min_interval_s must be at least 0, not {params['min_interval_s']}")
+    service.memory.start(float(params["min_interval_s"]))
+    return {"subscribed": True}
+
+
+def _unsubscribe(service: "Service", _: dict[str, Any]) -> dict[str, Any]:
+    return {"subscribed": False, "was_subscribed": service.memory.stop()}
+
+
+ENGINE_METHODS = (
+    Method(
+        name="load_model",
+        doc="Loads a model. One that is there already is left as it is.",
+        params={
+            "model": Field(TEXT, "A folder, or a Hugging Face id where online."),
+            "max_kv_size": Field(
+                WHOLE, "Most tokens of a prompt and its answer together; 0 for what the model allows.", 0
+            ),
+        },
+        result={
+            "loaded": "True.",
+            "model": "The id that requests name it by.",
+            "context_length": "Most tokens of a prompt and its answer together; 0 where the model does not say.",
+        },
+        run=_load_model,
+        work="long",
+        example=(
+            {"model": "/models/notes", "max_kv_size": 4096},
+            {"loaded": True, "model": "notes", "context_length": 4096},
+        ),
+    ),
+    Method(
+        name="unload_model",
+        doc="Cancels the model's requests and gives its memory back.",
+        params={"model": Field(TEXT, "A loaded model: its id, or the folder or hub id it was loaded by.")},
+        result={"unloaded": "True.", "model": "Its id."},
+        run=_unload_model,
+        work="long",
+        example=({"model": "notes"}, {"unloaded": True, "model": "notes"}),
+    ),
+    Method(
+        name="memory_report",
+        doc="Where the memory goes, as measured now. A megabyte is 2^20 bytes.",
+        result={
+            "total_unified_mb": "Memory of the device; on Apple Silicon and on a CPU the machine's.",
+            "used_by_mlx_mb": "What MLX has of it: arrays, and what it keeps for new ones.",
+            "kv_cache_mb": "Keys, values and states of all requests, as allocated.",
+            "loaded_models": "Ids.",
+            "models": "For each its `model`, `weights_mb`, `kv_policy` and `layers`, a list of `layer` and `kv_bytes`.",
+        },
+        run=_memory_report,
+        example=(
+            {},
+            {
+                "total_unified_mb": 24043.1,
+                "used_by_mlx_mb": 19.4,
+                "kv_cache_mb": 1.5,
+                "loaded_models": ["notes"],
+                "models": [
+                    {
+                        "model": "notes",
+                        "weights_mb": 8.1,
+                        "kv_policy": "16",
+                        "layers": [{"layer": 0, "kv_bytes": 262144}],
+                    }
+                ],
+            },
+        ),
+    ),
+    Method(
+        name="health",
+        doc="Whether the server gets on.",
+        result={
+            "status": "`ok`, `busy` while requests are under way, `stuck` once they wait too long for a step.",
+            "uptime_s": "Seconds since the server began to read.",
+            "mlx_version": "Version of MLX.",
+        },
+        run=_health,
+        work="now",
+        example=({}, {"status": "ok", "uptime_s": 12.5, "mlx_version": "0.32.3"}),
+    ),
+    Method(
+        name="kv.policy",
+        doc="Sets the policy at which keys and values of new requests are held, or tells it. Requests that run go "
+        "on as they are.",
+        params={
+            "policy": Field(TEXT_OR_OBJECT, "Such as `8`, `k8v4` or `auto:0.35`; without, nothing is changed.", None),
+            "model": Field(TEXT, "A loaded model; without, all, and those loaded later.", None),
+        },
+        result={"policies": "The policy of each model asked for, by its id."},
+        run=_kv_policy,
+        work="long",
+        example=({"policy": "k8v4"}, {"policies": {"notes": "k8v4"}}),
+    ),
+    Method(
+        name="cache.stats",
+        doc="What the KV cache did since it was opened, and what it holds.",
+        result={
+            "kind": "`paged` for ours, `fork` for the fork's own, null for none.",
+            "folder": "Where it is; null where there is none.",
+            "state": "`running`, `full`, `suspended` or `closed`; else `fork` or `off`.",
+            "stats": "Lookups, restores, saves, disk and memory, as `hwledger_omlx.CacheStats` has them.",
+        },
+        run=_cache_stats,
+        example=({}, {"kind": None, "folder": None, "state": "off", "stats": {"state": "off"}}),
+    ),
+    Method(
+        name="config.reload",
+        doc="Reads the configuration file again and applies what it says. Streams go on.",
+        result={"reloaded": "True.", "changes": "What changed, by name."},
+        run=_config_reload,
+        work="long",
+        example=({}, {"reloaded": True, "changes": {}}),
+    ),
+    Method(
+        name="memory.subscribe",
+        doc="Has every sample of the engine's memory sent as a `memory` notification, from now on.",
+        params={
+            "min_interval_s": Field(NUMBER, "Least seconds between two of a model; those between are counted.", 0),
+        },
+        result={"subscribed": "True."},
+        run=_subscribe,
+        example=({"min_interval_s": 0.5}, {"subscribed": True}),
+    ),
+    Method(
+        name="memory.unsubscribe",
+        doc="No more of them.",
+        result={"subscribed": "False.", "was_subscribed": "Whether there were any."},
+        run=_unsubscribe,
+        example=({}, {"subscribed": False, "was_subscribed": True}),
+    ),
+)

@@ -1,0 +1,89 @@
+"""Errors as the clients of OpenAI's and Anthropic's API expect them. Knows neither the fork nor a route's work.
+
+Anthropic's form and its names: https://docs.anthropic.com/en/api/errors
+"""
+
+import json
+from typing import Any
+
+from fastapi import Request
+from fastapi.responses import JSONResponse
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+from hwledger_omlx.errors import KvPolicyError, ModelError, ModelNotFoundError, RequestError
+
+_MESSAGES = "/v1/messages"
+_ANTHROPIC_TYPES = {
+    400: "invalid_request_error",
+    401: "authentication_error",
+    403: "permission_error",
+    404: "not_found_error",
+    413: "request_too_large",
+    422: "invalid_request_error",
+    429: "rate_limit_error",
+    503: "overloaded_error",
+    529: "overloaded_error",
+}
+
+
+async def failed(_: Request, error: Exception) -> JSONResponse:
+    """An error of ours: most often a model that cannot be loaded as it should be."""
+    return failure(error)
+
+
+def failure(error: Exception) -> JSONResponse:
+    """The same, for who has no request at hand."""
+    status = 500
+    if isinstance(error, ModelNotFoundError):
+        status = 404
+    elif isinstance(error, ModelError | KvPolicyError | RequestError):
+        status = 400
+    kind = "server_error" if status == 500 else "invalid_request_error"
+    said = {"message": str(error), "type": kind, "param": None, "code": None}
+    return JSONResponse({"error": said}, status_code=status)
+
+
+class AnthropicErrors:
+    """Gives the errors of `/v1/messages` the form of Anthropic's API; the fork has OpenAI's for all."""
+
+    def __init__(self, app: ASGIApp) -> None:
+        self._app = app
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Passes on everything but the errors of those paths."""
+        of_messages = scope["type"] == "http" and (scope["path"] + "/").startswith(_MESSAGES + "/")
+        await self._app(scope, receive, _Rewriting(send) if of_messages else send)
+
+
+class _Rewriting:
+    """Holds an error back until its body is whole. Answers and streams go through as they come."""
+
+    def __init__(self, send: Send) -> None:
+        self._send = send
+        self._start: Message | None = None
+        self._body = b""
+
+    async def __call__(self, message: Message) -> None:
+        if message["type"] == "http.response.start" and message["status"] >= 400:
+            self._start = message
+        elif self._start is None:
+            await self._send(message)
+        else:
+            self._body += message.get("body", b"")
+            if not message.get("more_body", False):
+                body = _as_anthropic_says(self._start["status"], self._body)
+                headers = [(name, value) for name, value in self._start["headers"] if name != b"content-length"]
+                headers.append((b"content-length", str(len(body)).encode()))
+                await self._send({**self._start, "headers": headers})
+                await self._send({"type": "http.response.body", "body": body})
+
+
+def _as_anthropic_says(status: int, body: bytes) -> bytes:
+    try:
+        said: Any = json.loads(body)
+    except ValueError:
+        return body
+    error = said.get("error", said) if isinstance(said, dict) else {}
+    message = error.get("message") or error.get("detail") or "the request failed"
+    kind = _ANTHROPIC_TYPES.get(status, "api_error" if status >= 500 else "invalid_request_error")
+    return json.dumps({"type": "error", "error": {"type": kind, "message": message}}).encode()

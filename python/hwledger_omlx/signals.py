@@ -1,0 +1,162 @@
+"""SIGTERM, SIGINT and SIGHUP, for a command that runs until it is told to end.
+
+The first SIGTERM or SIGINT asks it to end, and gives it a while for that; a second one ends the process at once, as
+does the first before there is anything to end. Either way the store opens the next time: it is safe against worse.
+SIGHUP has it read its configuration again.
+
+The wheel's command handles them here. The Rust host has handlers of its own, which need no interpreter to end the
+process; for the rest they come here by `end` and `reload`.
+"""
+
+import contextlib
+import logging
+import os
+import signal
+import sys
+import threading
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from typing import NoReturn
+
+from hwledger_omlx.errors import Error
+
+logger = logging.getLogger(__name__)
+
+TO_CLOSE_S = 30.0
+"""What an engine may take to close, beyond the time that answers have to end."""
+_FLUSH_S = 10.0
+_ENDING = (signal.SIGTERM, signal.SIGINT)
+
+
+@dataclass(frozen=True, slots=True)
+class _Answer:
+    end_soon: Callable[[], None]
+    within_s: float
+    flush: Callable[[], object]
+    reload: Callable[[], object] | None
+    over: threading.Event = field(default_factory=threading.Event)
+
+
+class _State:
+    """Of the process: who answers, and what it was told."""
+
+    hosted = False
+    """Whether the program that runs Python has handlers of its own."""
+    answer: _Answer | None = None
+    told: int = 0
+    """The signal that asked for the end."""
+    terminals: tuple[int, ...] = ()
+    reload_asked = False
+    """Whether it came before there was anything to reload."""
+    reloading = threading.Lock()
+
+
+def leave_to_host() -> None:
+    """The program that runs Python handles signals itself."""
+    _State.hosted = True
+
+
+@contextlib.contextmanager
+def handled() -> Iterator[None]:
+    """Has signals end the process as said above. For a command, on the main thread, from its beginning on."""
+    _State.answer, _State.told, _State.reload_asked = None, 0, False
+    _State.terminals = tuple(each for each in range(3) if os.isatty(each))
+    if _State.hosted:
+        yield
+        return
+    before = {each: signal.signal(each, lambda number, _: end(number)) for each in _ENDING}
+    before[signal.SIGHUP] = signal.signal(signal.SIGHUP, lambda *_: reload())
+    try:
+        yield
+    finally:
+        for each, handler in before.items():
+            signal.signal(each, handler)
+
+
+@contextlib.contextmanager
+def answered(
+    end_soon: Callable[[], None],
+    *,
+    within_s: float,
+    flush: Callable[[], object] = lambda: None,
+    reload: Callable[[], object] | None = None,
+) -> Iterator[None]:
+    """While this is entered there is something to end, and whoever entered it does so when it is asked to.
+
+    Args:
+        end_soon: asks for the end, and does not wait for it. On any thread.
+        within_s: how long the end may take, until this is left; then the process ends all the same.
+        flush: has done what may not be lost, where the end took too long.
+        reload: reads the configuration again; on a thread of its own, one at a time.
+    """
+    answer = _State.answer = _Answer(end_soon, within_s, flush, reload)
+    if _State.reload_asked:
+        _reload_aside(answer)
+    try:
+        yield
+    finally:
+        answer.over.set()
+
+
+def end(number: int) -> None:
+    """A signal to end has come. Does not wait for the end."""
+    answer = _State.answer
+    if answer is None or _State.told:
+        _leave(number)
+    _State.told = number
+    threading.Thread(target=_cut_short, args=(answer, number), name="hwledger-deadline", daemon=True).start()
+    answer.end_soon()
+
+
+def reload() -> None:
+    """SIGHUP has come: to read the configuration again, or because the terminal went away. Does not wait."""
+    answer = _State.answer
+    if _State.terminals and not any(map(os.isatty, _State.terminals)):
+        end(signal.SIGHUP)
+    elif answer is None:
+        _State.reload_asked = True
+    else:
+        _reload_aside(answer)
+
+
+def _reload_aside(answer: _Answer) -> None:
+    if answer.reload is None:
+        logger.warning("there is nothing to reload")
+    else:
+        threading.Thread(target=_reload, args=(answer.reload,), name="hwledger-reload", daemon=True).start()
+
+
+def _reload(read_again: Callable[[], object]) -> None:
+    with _State.reloading:
+        try:
+            read_again()
+        except Exception as error:  # noqa: BLE001 - a file that a person has just edited may be wrong in any way
+            logger.error("not reloaded, everything stays as it was: %s", error)
+
+
+def _cut_short(answer: _Answer, number: int) -> None:
+    if answer.over.wait(answer.within_s):
+        return
+    logger.error("it has not ended in %.0f s, and is ended now; what the cache had accepted is kept", answer.within_s)
+    flush_for_a_while(answer.flush)
+    _leave(number)
+
+
+def flush_for_a_while(flush: Callable[[], object]) -> None:
+    """Has done what may not be lost, before the process is ended: some seconds, for what hangs may hang here too."""
+
+    def flushed() -> None:
+        try:
+            flush()
+        except Error as error:
+            logger.error("not all that the cache had accepted is kept: %s", error)
+
+    flushing = threading.Thread(target=flushed, name="hwledger-flush", daemon=True)
+    flushing.start()
+    flushing.join(_FLUSH_S)
+
+
+def _leave(number: int) -> NoReturn:
+    with contextlib.suppress(OSError, ValueError):
+        sys.stdout.flush()
+    os._exit(128 + number)
