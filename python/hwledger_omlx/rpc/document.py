@@ -36,6 +36,8 @@ $ printf '%s\\n' '{{"jsonrpc":"2.0","id":1,"method":"health"}}' | hwledger-omlx 
   read. The same holds for a line that is no JSON or no UTF-8.
 - Nothing waits for a client that reads slowly, and nothing is lost: tokens that wait are joined, `memory` samples
   that went by are counted. While more than 1 MiB waits to be read, nothing more is read from the client.
+- `hwledger-omlx bench rpc` measures how many messages a second this carries. Below 20,000, a framing of
+  length-prefixed protobuf by the same schema would be added.
 - Within a major version of the protocol, methods, parameters with a default, fields and notifications are added and
   nothing else is changed. So pass over what you do not know.
 - When standard input ends, or on SIGTERM or SIGINT, no more is taken; what runs has `--shutdown-seconds` (20) to
