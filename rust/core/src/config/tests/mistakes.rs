@@ -27,8 +27,11 @@ fn a_mistake_in_the_file_is_named_with_its_line() {
         ),
         ("cache.quota_bytes = -1", "not -1"),
         ("cache.reader_threads = 0", "cache.reader_threads: must be a whole number above 0, not 0"),
-        ("engine.kv = \"k9\"", "hwledger.toml:1: engine.kv: is none: KV policy `k9`: at `9`"),
-        ("[engine.kv]\nlive = \"8\"\nrecent = 3", "hwledger.toml:3: engine.kv.recent: no such setting; did you mean"),
+        ("engine.kv = \"k9\"", "hwledger.toml:1: engine.kv: is none: KV policy `k9`: at `k9`"),
+        (
+            "[engine.kv]\nlive = \"8\"\nrecent_token = 3",
+            "hwledger.toml:3: engine.kv.recent_token: no such setting; did you",
+        ),
         ("[engine]\nkv = { rest = \"8\" }", "hwledger.toml:2: engine.kv: missing field `live`"),
         ("engine.ledger = 3", "engine.ledger: must be true, false or the path of a database, not 3"),
         ("sampling.top_p = 1.01", "sampling.top_p: must be a number from 0 to 1, not 1.01"),
