@@ -32,14 +32,21 @@ _TEMPLATE = (
 )
 
 
-def write_caller(folder: Path) -> Path:
-    """Writes the model that calls a tool into `folder`, and returns the folder."""
+def write_caller(folder: Path, *, fails: bool = False) -> Path:
+    """Writes the model that calls a tool into `folder`, and returns the folder.
+
+    Args:
+        folder: gets its files.
+        fails: leaves an id of the vocabulary out, at which mlx-lm fails as soon as there is a token to decode.
+    """
     folder.mkdir(parents=True)
     alphabet = sorted(pre_tokenizers.ByteLevel.alphabet())
     # Byte-level text has another letter for the space.
     said = [text.replace(" ", "Ġ") for text in (_CALL[1], *_SENTENCE)]
     names = [*_MARKS, _CALL[0], _CALL[2], *alphabet, *said]
     ids = {name: index for index, name in enumerate(names)}
+    if fails:
+        ids[alphabet[0]] = len(ids) + 1
     tokenizer = Tokenizer(models.BPE(vocab=ids, merges=[]))
     tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
     tokenizer.decoder = decoders.ByteLevel()

@@ -20,7 +20,7 @@ from hwledger_omlx.fork import probe_model
 from hwledger_omlx.models import NOTES
 
 KEY = "secret"
-MODELS = {"notes", "tiny", "caller", "embedder", "broken"}
+MODELS = {"notes", "tiny", "caller", "embedder", "broken", "failing"}
 
 
 @dataclass(frozen=True)
@@ -56,6 +56,7 @@ class Served:
 def served(folder: Path) -> Iterator[Served]:
     offered = folder / "models"
     client_models.write_caller(offered / "caller")
+    client_models.write_caller(offered / "failing", fails=True)
     client_models.write_embedder(offered / "embedder")
     _never_ending(probe_model.write(offered / "tiny"))
     (probe_model.write(offered / "broken") / "tokenizer.json").unlink()

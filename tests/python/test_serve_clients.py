@@ -162,6 +162,21 @@ def test_openai_errors(
     assert caught.value.type in {"invalid_request_error", "not_found_error"}
 
 
+def test_a_failure_while_it_generates_is_told(served: Served, client: openai.OpenAI) -> None:
+    with pytest.raises(openai.InternalServerError, match="index out of range"):
+        client.chat.completions.create(model="failing", messages=asked())
+    with pytest.raises(openai.InternalServerError, match="index out of range"):
+        client.completions.create(model="failing", prompt="x")
+    with pytest.raises(openai.APIError, match="the engine failed"):
+        list(client.completions.create(model="failing", prompt="x", stream=True))
+    said: Any = {"model": "failing", "max_tokens": 5, "messages": asked()}
+    with anthropic.Anthropic(base_url=served.url, api_key=KEY, max_retries=0) as claude:
+        for stream, message in ((False, "index out of range"), (True, "the engine failed")):
+            with pytest.raises(anthropic.APIError, match=message):
+                list(claude.messages.create(stream=stream, **said))
+    assert client.chat.completions.create(model="caller", messages=asked()).choices[0].message.content == ANSWER
+
+
 def test_openai_errors_of_other_routes(client: openai.OpenAI) -> None:
     embeddings: Callable[..., Any] = client.embeddings.create
     completions: Callable[..., Any] = client.completions.create

@@ -79,8 +79,9 @@ class SoakBench:
             held = self._soak(clients, url, process, on_second)
         notes = [
             f"Model {folder.model_id} ({folder.model_type}); {self.clients} clients for {self.seconds} s, seed "
-            f"{self.seed}: of their requests 15 % are left in the middle, 5 % before the first token, 5 % must be "
-            f"refused, 5 % are read slowly. Cache of {_QUOTA}, {_HOT} of them in RAM.",
+            f"{self.seed}: 5 % of their requests must be refused, 5 % are given up before the first token, if it takes "
+            "up to a second, 15 % in the middle, where the answer is that long, and 5 % are read slowly. Cache of "
+            f"{_QUOTA}, {_HOT} of them in RAM.",
             *(f"error: {each}" for each in sorted(set(clients.tally.errors))[:5]),
         ]
         results = self.results(clients.tally, held)

@@ -7,7 +7,7 @@ import argparse
 import contextlib
 import hmac
 import logging
-from collections.abc import AsyncIterator, Callable, Iterator, Mapping
+from collections.abc import AsyncGenerator, AsyncIterator, Callable, Iterator, Mapping
 from typing import Any
 
 from fastapi import Depends, FastAPI, HTTPException, Request, Response
@@ -51,6 +51,8 @@ class ForkServer:
         self._middleware = list(self._app.user_middleware)
         self._routes = list(self._app.router.routes)
         self._context_limit = upstream.attribute(self._server, "get_max_context_window")
+        self._engine_class: Any = upstream.attribute(upstream.module("engine.batched"), "BatchedEngine")
+        self._stream_generate = upstream.attribute(self._engine_class, "stream_generate")
         self._settings: Any = None
         self._overlay: Overlay | None = None
         self._models: ModelOverlay | None = None
@@ -85,6 +87,7 @@ class ForkServer:
         self._app.add_exception_handler(Error, failed)
         self._app.get("/v1/models/{model_id}", dependencies=[Depends(self._server.verify_api_key)])(self._read_model)
         self._server.get_max_context_window = self._context_tokens
+        self._engine_class.stream_generate = _failing_aloud(self._stream_generate)
         # In place of the pool that it has made: one engine, one pool. Settings of a model count from its loading on.
         self._state.engine_pool = self._session.pool
         self._overlay.attach(self._state)
@@ -234,10 +237,24 @@ class ForkServer:
     def release(self) -> None:
         """Leaves the fork's application as it was found, so that this process may serve again."""
         self._server.get_max_context_window = self._context_limit
+        self._engine_class.stream_generate = self._stream_generate
         self._app.router.routes[:] = self._routes
         self._app.user_middleware[:] = self._middleware
         self._app.middleware_stack = None
         self._server._server_state.__init__()
+
+
+def _failing_aloud(stream_generate: Callable[..., AsyncGenerator[Any]]) -> Callable[..., AsyncGenerator[Any]]:
+    """The fork's method, which ends a stream that the engine failed at as if the answer had come to its end."""
+
+    async def generate(engine: Any, *args: Any, **kwargs: Any) -> AsyncGenerator[Any]:
+        async with contextlib.aclosing(stream_generate(engine, *args, **kwargs)) as outputs:
+            async for output in outputs:
+                if output.finish_reason == "error":
+                    raise EngineError(output.new_text.strip() or "the engine failed at this answer; its log says why")
+                yield output
+
+    return generate
 
 
 class _V1Too:

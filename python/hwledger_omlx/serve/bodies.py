@@ -13,7 +13,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from hwledger_omlx.engine.request import GenerateRequest
 from hwledger_omlx.errors import RequestError
-from hwledger_omlx.serve.failures import failure
+from hwledger_omlx.serve.failures import answered, failure
 from hwledger_omlx.serve.turns import Turns
 
 _PROMPT_OF = {
@@ -59,7 +59,7 @@ class CheckedBodies:
             return
         async with self._turns.turn(model, receive) as has_come:
             if has_come:
-                await self._app(scope, _first(body, receive), send)
+                await answered(self._app, scope, _first(body, receive), send)
 
 
 def checked(body: bytes, prompt: str) -> tuple[bytes, str]:

@@ -4,13 +4,16 @@ Anthropic's form and its names: https://docs.anthropic.com/en/api/errors
 """
 
 import json
+import logging
 from typing import Any
 
 from fastapi import Request
 from fastapi.responses import JSONResponse
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from hwledger_omlx.errors import KvPolicyError, ModelError, ModelNotFoundError, RequestError
+from hwledger_omlx.errors import Error, KvPolicyError, ModelError, ModelNotFoundError, RequestError
+
+logger = logging.getLogger(__name__)
 
 _MESSAGES = "/v1/messages"
 _ANTHROPIC_TYPES = {
@@ -41,6 +44,52 @@ def failure(error: Exception) -> JSONResponse:
     kind = "server_error" if status == 500 else "invalid_request_error"
     said = {"message": str(error), "type": kind, "param": None, "code": None}
     return JSONResponse({"error": said}, status_code=status)
+
+
+async def answered(app: ASGIApp, scope: Scope, receive: Receive, send: Send) -> None:
+    """Has `app` answer, and says what went wrong where it fails before it has said anything.
+
+    The fork sends `200 OK` and a space before it generates an answer that is not streamed, so that a failure could only
+    cut the connection off. They are held back until something follows them, for the ten seconds that the fork lets pass
+    before its next space at most.
+    """
+    held = _Held(send)
+    try:
+        await app(scope, receive, held)
+    except Exception as error:
+        if held.is_through:
+            raise
+        # Starlette wraps an error that has a handler of its own, which came too late.
+        told = error.__cause__ if isinstance(error.__cause__, Error) else error
+        logger.error("%s failed: %s", scope["path"], told)
+        await failure(told)(scope, receive, send)
+    else:
+        await held.let_through()
+
+
+class _Held:
+    """Lets nothing through until there is more than the start of an answer and a blank."""
+
+    def __init__(self, send: Send) -> None:
+        self._send = send
+        self._messages: list[Message] = []
+        self.is_through = False
+
+    async def __call__(self, message: Message) -> None:
+        if self.is_through:
+            await self._send(message)
+            return
+        self._messages.append(message)
+        is_blank = message["type"] == "http.response.body" and message.get("more_body") and not message["body"].strip()
+        is_start = message["type"] == "http.response.start"
+        if not (len(self._messages) <= 2 and (is_start or is_blank)):
+            await self.let_through()
+
+    async def let_through(self) -> None:
+        """Sends what was held."""
+        self.is_through = True
+        while self._messages:
+            await self._send(self._messages.pop(0))
 
 
 class AnthropicErrors:
