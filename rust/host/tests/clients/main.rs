@@ -1,0 +1,106 @@
+//! A Rust client that others wrote, `async-openai`, against the server as a process of its own, with the shipped model.
+
+#[path = "../support/mod.rs"]
+mod support;
+
+use std::future::poll_fn;
+use std::io::{BufRead, BufReader};
+use std::path::Path;
+use std::process::{Child, Command, Stdio};
+
+use async_openai::Client;
+use async_openai::config::OpenAIConfig;
+use async_openai::error::OpenAIError;
+use async_openai::types::chat::{
+    ChatCompletionRequestUserMessageArgs, CreateChatCompletionRequest, CreateChatCompletionRequestArgs, FinishReason,
+};
+use async_openai::types::embeddings::CreateEmbeddingRequestArgs;
+use support::{home, venv};
+
+const QUESTION: &str = "My locker number is 6094. What is my locker number?";
+const KEY: &str = "secret";
+
+struct Server {
+    process: Child,
+    client: Client<OpenAIConfig>,
+}
+
+impl Server {
+    fn start() -> Self {
+        let notes = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../python/hwledger_omlx/models/notes");
+        let mut process = Command::new(venv().executable())
+            .args(["-m", "hwledger_omlx.cli", "serve", "--port", "0", "--no-cache", "--api-key", KEY])
+            .arg(notes)
+            .env("HWLEDGER_OMLX_HOME", home().join("clients"))
+            .stdin(Stdio::null())
+            .stdout(Stdio::piped())
+            .spawn()
+            .expect("started");
+        let mut line = String::new();
+        BufReader::new(process.stdout.take().expect("piped")).read_line(&mut line).expect("UTF-8");
+        let (url, models) = line.trim().split_once(" serves ").expect("where it serves, and what");
+        assert_eq!(models, "notes");
+        let config = OpenAIConfig::new().with_api_base(format!("{url}/v1")).with_api_key(KEY);
+        Self { process, client: Client::with_config(config) }
+    }
+}
+
+impl Drop for Server {
+    fn drop(&mut self) {
+        let _ = self.process.kill();
+        let _ = self.process.wait();
+    }
+}
+
+fn asked(model: &str) -> CreateChatCompletionRequest {
+    let message = ChatCompletionRequestUserMessageArgs::default().content(QUESTION).build().expect("a message");
+    CreateChatCompletionRequestArgs::default()
+        .model(model)
+        .messages([message.into()])
+        .temperature(0.0)
+        .max_completion_tokens(20_u32)
+        .build()
+        .expect("a request")
+}
+
+/// Status and message of an error that the server told.
+fn told(error: OpenAIError) -> (u16, String) {
+    match error {
+        OpenAIError::ApiError(error) => (error.status_code.as_u16(), error.api_error.message),
+        other => panic!("no error of the server's: {other}"),
+    }
+}
+
+#[tokio::test]
+async fn async_openai_chats_streams_lists_and_is_told_of_errors() {
+    let server = Server::start();
+    let client = &server.client;
+
+    let whole = client.chat().create(asked("notes")).await.expect("an answer");
+    assert_eq!(whole.choices[0].message.content.as_deref(), Some("6094."));
+    assert_eq!(whole.choices[0].finish_reason, Some(FinishReason::Stop));
+
+    let mut stream = client.chat().create_stream(asked("notes")).await.expect("a stream");
+    let (mut text, mut reasons) = (String::new(), Vec::new());
+    while let Some(chunk) = poll_fn(|context| stream.as_mut().poll_next(context)).await {
+        for choice in chunk.expect("a chunk").choices {
+            text.extend(choice.delta.content);
+            reasons.extend(choice.finish_reason);
+        }
+    }
+    assert_eq!((text.as_str(), reasons), ("6094.", vec![FinishReason::Stop]));
+
+    let listed = client.models().list().await.expect("a list");
+    assert_eq!(listed.data.iter().map(|model| model.id.as_str()).collect::<Vec<_>>(), ["notes"]);
+    assert_eq!(client.models().retrieve("notes").await.expect("a model").id, "notes");
+
+    let (status, said) = told(client.chat().create(asked("nope")).await.expect_err("no such model"));
+    assert_eq!(status, 404);
+    assert!(said.contains("'nope' not found"), "{said}");
+    let embedding = CreateEmbeddingRequestArgs::default().model("notes").input("x").build().expect("a request");
+    let (status, said) = told(client.embeddings().create(embedding).await.expect_err("it writes"));
+    assert_eq!(status, 400);
+    assert!(said.contains("not an embedding model"), "{said}");
+    let stranger = Client::with_config(client.config().clone().with_api_key("wrong"));
+    assert_eq!(told(stranger.models().list().await.expect_err("not its key")).0, 401);
+}
