@@ -6,7 +6,6 @@ The reference numbers and the script that made them are in `references/`.
 import asyncio
 import base64
 import json
-import random
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -77,24 +76,23 @@ def test_a_real_model_gives_the_vectors_of_sentence_transformers(engine: hw.Engi
 
 
 def test_a_vector_is_the_texts_alone(engine: hw.Engine) -> None:
-    first = engine.embed(SENTENCES)
-    mixed = list(range(50))
-    random.Random(1).shuffle(mixed)
-    again = engine.embed([SENTENCES[index] for index in mixed])
-    assert np.allclose(again.vectors, first.vectors[mixed], atol=1e-5)
-    assert again.prompt_tokens == first.prompt_tokens
-    alone = engine.embed(SENTENCES[0])
-    assert np.allclose(alone.vectors, first.vectors[:1], atol=1e-5)
     # [CLS] a man is eating food . [SEP], as its tokenizer has it.
+    alone = engine.embed(SENTENCES[0])
     assert alone.prompt_tokens == 8
+    assert (alone.vectors @ REFERENCES["minilm"][0] >= 0.999).all()
+    mixed = engine.embed(["?", SENTENCES[0], SENTENCES[36]])
+    assert np.allclose(mixed.vectors[1], alone.vectors[0], atol=1e-5)
 
 
-def test_a_long_text_is_cut_where_the_model_says(engine: hw.Engine) -> None:
-    long = "lighthouse " * 1000
-    said = engine.embed([long, "lighthouse " * 254])
-    # sentence_bert_config.json: 256, and two of them are special.
-    assert said.prompt_tokens == 512
-    assert np.allclose(said.vectors[0], said.vectors[1], atol=1e-6)
+def test_a_long_text_is_cut_where_the_model_says(engine: hw.Engine, tmp_path: Path) -> None:
+    folder = probe_encoder.write(tmp_path / "short", "bert")
+    (folder / "sentence_bert_config.json").write_text('{"max_seq_length": 16, "do_lower_case": true}')
+    loaded = engine.load(folder)
+    # A token a byte, and two of them are special.
+    said = engine.embed(["lighthouse " * 1000, "lighthouse lig", "LIGHTHOUSE LIGHT"], model=loaded)
+    engine.unload(loaded)
+    assert said.prompt_tokens == 48
+    assert np.allclose(said.vectors, said.vectors[:1], atol=1e-6)
 
 
 @pytest.mark.parametrize(("kind", "pooling"), TEXTS["encoders"])
@@ -220,10 +218,10 @@ def server(tiny_model: Path, folders: dict[str, Path], tmp_path_factory: pytest.
 
 def test_embeddings_over_http(server: Server) -> None:
     (minilm,) = [name for name in server.model_ids if name not in ("tiny", "scorer")]
-    asked = {"model": minilm, "input": SENTENCES}
+    asked = {"model": minilm, "input": SENTENCES[:3]}
     said = httpx.post(f"{server.url}/v1/embeddings", json=asked, timeout=120).raise_for_status().json()
     vectors = np.asarray([each["embedding"] for each in said["data"]])
-    assert ((vectors * REFERENCES["minilm"]).sum(axis=1) >= 0.999).all()
+    assert ((vectors * REFERENCES["minilm"][:3]).sum(axis=1) >= 0.999).all()
     asked = {"model": minilm, "input": SENTENCES[0], "encoding_format": "base64", "dimensions": 128}
     said = httpx.post(f"{server.url}/v1/embeddings", json=asked, timeout=120).raise_for_status().json()
     short = np.frombuffer(base64.b64decode(said["data"][0]["embedding"]), "<f4")

@@ -68,13 +68,20 @@ def truncated(file: Path, size: int) -> None:
             "b.safetensors of the index is missing",
         ),
         (lambda m: (m / "model.safetensors.index.json").write_text("{}"), "index.json cannot be read"),
-        (lambda m: (m / "tokenizer.json").unlink(), "has no tokenizer"),
     ],
 )
 def test_a_damaged_folder_names_the_file(model: Path, damage: Callable[[Path], object], said: str) -> None:
     damage(model)
     with pytest.raises(hw.ModelError, match=said):
         locate(model)
+
+
+def test_a_model_that_needs_a_tokenizer_says_so(model: Path) -> None:
+    (model / "tokenizer.json").unlink()
+    with pytest.raises(hw.ModelError, match="has no tokenizer"):
+        locate(model).require_tokenizer()
+    with pytest.raises(hw.ModelError, match="has no tokenizer"):
+        hw.Engine(model, cache=None)
 
 
 def test_a_place_without_a_model(model: Path, tmp_path: Path) -> None:

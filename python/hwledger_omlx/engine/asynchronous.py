@@ -183,6 +183,7 @@ class AsyncEngine(Face):
         voice: str | None = None,
         speed: float = 1.0,
         instructions: str | None = None,
+        max_tokens: int | None = None,
     ) -> Speech:
         """Text as speech, in a WAV file.
 
@@ -192,13 +193,14 @@ class AsyncEngine(Face):
             voice: one of the model's; None for its own choice.
             speed: 1.0 as the model speaks.
             instructions: how to say it, for models that take that.
+            max_tokens: most tokens of sound; None for the model's own limit.
 
         Raises:
             RequestError: there is no text, or no such model is loaded.
             ModelTaskError: the model does not speak.
             EngineError: the fork failed, or the engine was closed.
         """
-        work = self._session.one_shot.speak(text, model, voice, speed, instructions)
+        work = self._session.one_shot.speak(text, model, voice, speed, instructions, max_tokens)
         return await asyncio.wrap_future(self._session.begin(work))
 
     async def memory(self) -> MemoryReport:

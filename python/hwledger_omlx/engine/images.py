@@ -5,7 +5,7 @@ whatever else the fork's loader takes.
 """
 
 import asyncio
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from concurrent.futures import Executor
 from typing import Any
 
@@ -18,9 +18,11 @@ _IMAGE_PARTS = frozenset({"image", "image_url", "input_image"})
 
 def present_in(prompt: str | Sequence[Message]) -> bool:
     """Whether a prompt has an image in it."""
-    if isinstance(prompt, str):
-        return False
-    return any(
+    return not isinstance(prompt, str) and _count(prompt) > 0
+
+
+def _count(prompt: Sequence[Message]) -> int:
+    return sum(
         isinstance(part, dict) and part.get("type") in _IMAGE_PARTS
         for message in prompt
         if isinstance(message.get("content"), list | tuple)
@@ -28,12 +30,15 @@ def present_in(prompt: str | Sequence[Message]) -> bool:
     )
 
 
-async def prompt_of(engine: Any, request: GenerateRequest, executor: Executor) -> tuple[list[int], dict[str, Any]]:
+async def prompt_of(
+    engine: Any, request: GenerateRequest, extract: Callable[[Any], tuple[Any, list[Any]]], executor: Executor
+) -> tuple[list[int], dict[str, Any]]:
     """The tokens of chat messages and what `add_request` takes for the images in them.
 
     Args:
         engine: the fork's `VLMBatchedEngine`.
         request: has messages.
+        extract: the fork's `extract_images_from_messages`, which leaves out what it cannot read.
         executor: the thread that evaluates the model's arrays.
 
     Raises:
@@ -45,10 +50,21 @@ async def prompt_of(engine: Any, request: GenerateRequest, executor: Executor) -
     kwargs = {"chat_template_kwargs": dict(request.chat_template_kwargs)} if request.chat_template_kwargs else {}
     messages = [dict(message) for message in request.prompt if not isinstance(message, str)]
     tools = [dict(tool) for tool in request.tools] or None
+    asked = _count(messages)
+
+    def work() -> Any:
+        if len(extract(messages)[1]) != asked:
+            raise RequestError(
+                "an image cannot be read; give image_url parts with the data of a PNG, JPEG or WebP file"
+            )
+        return prepare(messages, tools, kwargs)
+
     try:
         token_ids, embeddings, more, digest, key_start, key_ranges = await asyncio.get_running_loop().run_in_executor(
-            executor, prepare, messages, tools, kwargs
+            executor, work
         )
+    except RequestError:
+        raise
     except Exception as error:
         # Templates, image decoders and the model's own processor each raise what they raise.
         raise RequestError(f"the model cannot take these messages and images: {error}") from error

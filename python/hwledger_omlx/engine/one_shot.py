@@ -19,7 +19,7 @@ from hwledger_omlx.engine.model_kind import ModelKind, called
 from hwledger_omlx.errors import EngineError, Error, ModelTaskError, RequestError
 
 T = TypeVar("T")
-_TEXTS_AT_ONCE = 32
+_TEXTS_AT_ONCE = 16
 
 
 class OneShot:
@@ -73,13 +73,10 @@ class OneShot:
         if isinstance(documents, str):
             raise RequestError("documents must be a list of texts, not a text")
         wanted = _texts(documents, "documents")
-        if top_n is not None and (isinstance(top_n, bool) or not isinstance(top_n, Integral) or top_n < 1):
-            raise RequestError(f"top_n must be a whole number of at least 1, not {top_n!r}")
+        best = _count(top_n, "top_n")
         chosen = self._of_kind("reranker", model, "rerank")
         # In one part: some models judge the documents beside each other.
-        output = await _answered(
-            chosen, chosen.engine.rerank(query, wanted, top_n=None if top_n is None else int(top_n))
-        )
+        output = await _answered(chosen, chosen.engine.rerank(query, wanted, top_n=best))
         ranked = tuple(RankedDocument(index, float(output.scores[index])) for index in output.indices)
         return Ranking(chosen.folder.model_id, ranked, int(output.total_tokens))
 
@@ -120,6 +117,7 @@ class OneShot:
         voice: str | None = None,
         speed: float = 1.0,
         instructions: str | None = None,
+        max_tokens: int | None = None,
     ) -> Speech:
         """Text as speech.
 
@@ -129,6 +127,7 @@ class OneShot:
             voice: one of the model's; None for its own choice.
             speed: 1.0 as the model speaks.
             instructions: how to say it, for models that take that.
+            max_tokens: most tokens of sound; None for the model's own limit.
 
         Raises:
             RequestError: there is no text, or no such model is loaded.
@@ -139,10 +138,12 @@ class OneShot:
             raise RequestError("there is nothing to say; give some text")
         if isinstance(speed, bool) or not isinstance(speed, int | float) or not 0 < speed < 100:
             raise RequestError(f"speed must be a number above 0, 1.0 as the model speaks, not {speed!r}")
+        most = _count(max_tokens, "max_tokens")
         chosen = self._of_kind("speech", model, "speak")
-        wav = await _answered(
-            chosen, chosen.engine.synthesize(text, voice=voice, speed=float(speed), instructions=instructions)
+        work = chosen.engine.synthesize(
+            text, voice=voice, speed=float(speed), instructions=instructions, max_tokens=most
         )
+        wav = await _answered(chosen, work)
         with wave.open(io.BytesIO(wav)) as read:
             rate = read.getframerate()
             return Speech(chosen.folder.model_id, wav, rate, read.getnframes() / rate)
@@ -173,6 +174,14 @@ async def _answered(model: LoadedModel, answer: Awaitable[T]) -> T:
     except Exception as error:
         # Tokenizers, decoders of sound and the models themselves each raise what they raise.
         raise EngineError(f"{model.folder.model_id} failed: {type(error).__name__}: {error}") from error
+
+
+def _count(given: object, name: str) -> int | None:
+    if given is None:
+        return None
+    if isinstance(given, bool) or not isinstance(given, Integral) or given < 1:
+        raise RequestError(f"{name} must be a whole number of at least 1, not {given!r}")
+    return int(given)
 
 
 def _texts(given: object, name: str) -> list[str]:

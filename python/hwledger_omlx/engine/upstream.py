@@ -236,7 +236,8 @@ async def prompt_of(placed: Placed, request: GenerateRequest) -> tuple[list[int]
         RequestError: the template refuses the messages, or an image cannot be used.
     """
     if placed.kind == "vision" and not isinstance(request.prompt, str):
-        return await images.prompt_of(placed.engine, request, _executor_of(placed))
+        extract = attribute(module("utils.image"), "extract_images_from_messages")
+        return await images.prompt_of(placed.engine, request, extract, _executor_of(placed))
     # A long prompt takes a tokenizer tens of milliseconds and more; other streams go on meanwhile.
     return await asyncio.to_thread(prompt_token_ids, placed.engine, request), {}
 
