@@ -60,7 +60,7 @@ def test_an_image_that_cannot_be_read_is_not_left_out(engine: hw.Engine) -> None
     for parts in ([broken], [tiny_kinds.picture("red"), broken]):
         with pytest.raises(hw.RequestError, match="image cannot be read"):
             answer(engine, [{"role": "user", "content": [*parts, {"type": "text", "text": "?"}]}])
-    with pytest.raises(hw.StoreError, match="images has no address"):
+    with pytest.raises(hw.StoreError, match="known when it is sent"):
         engine.cache.pin(asked("red"))
 
 

@@ -10,19 +10,19 @@ import concurrent.futures
 import contextlib
 import logging
 import threading
-from collections.abc import Callable, Coroutine, Iterable, Mapping, Sequence
+from collections.abc import Callable, Coroutine, Iterable, Mapping
 from dataclasses import replace
 from pathlib import Path
-from typing import Any, TypeVar, cast
+from typing import Any, TypeVar
 
 from hwledger_omlx._native import KvPolicy, LayerMemory
 from hwledger_omlx.cache.cache import Cache, Prompt
 from hwledger_omlx.engine import exit as process_exit
 from hwledger_omlx.engine import images, kv_policy, memory, model_folder, progress, upstream, watched_pool
 from hwledger_omlx.engine import ledger as request_ledger
+from hwledger_omlx.engine.address import address_of
 from hwledger_omlx.engine.adoption import adopted
 from hwledger_omlx.engine.config import EngineConfig
-from hwledger_omlx.engine.events import Message
 from hwledger_omlx.engine.generation import LoadedModel
 from hwledger_omlx.engine.kv_cache import KvCache, folder_of, open_cache
 from hwledger_omlx.engine.kv_policy import KvSetting
@@ -39,11 +39,8 @@ from hwledger_omlx.errors import (
     ModelError,
     ModelTaskError,
     RequestError,
-    StoreError,
 )
 from hwledger_omlx.fork.load import LoadedFork, load
-from hwledger_omlx.hooks.layer_caches.dial import dial_of
-from hwledger_omlx.hooks.paged_cache.binding import attached
 from hwledger_omlx.memory.ledger import Ledger
 from hwledger_omlx.memory.plan import predict
 from hwledger_omlx.memory.report import MemoryReport
@@ -376,18 +373,7 @@ class Session:
 
     def _address(self, prompt: Prompt, model_id: str | None, tenant: str) -> tuple[bytes, Iterable[int]]:
         """Where the KV of a prompt is: its namespace and its tokens."""
-        model = self._model(model_id, ModelError)
-        scheduler = upstream.scheduler_of(model.placed)
-        prefixes = attached(scheduler)
-        if prefixes is None or prefixes.unsupported:
-            raise StoreError(f"the prompts of {model.folder.model_id} are not cached")
-        namespace = prefixes.namespace(tenant, dial_of(scheduler).policy)
-        if not isinstance(prompt, str) and all(isinstance(each, int) for each in prompt):
-            return namespace, cast("Sequence[int]", prompt)
-        request = GenerateRequest.parse(cast("str | Sequence[Message]", prompt))
-        if images.present_in(request.prompt):
-            raise StoreError("a prompt with images has no address in the cache before it was sent; give its tokens")
-        return namespace, upstream.prompt_token_ids(model.engine, request)
+        return address_of(self._model(model_id, ModelError), prompt, tenant)
 
     # -- requests -----------------------------------------------------------------------------------------------
 
