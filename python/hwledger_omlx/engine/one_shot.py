@@ -40,8 +40,9 @@ class OneShot:
 
         wanted = _texts(texts, "texts")
         chosen = self._of_kind("embedding", model, "embed")
-        # By length, so that little is padded; in parts, so that other requests have their turns between them.
-        order = sorted(range(len(wanted)), key=lambda index: len(wanted[index]))
+        # By length, so that little is padded; in parts, so that other requests have their turns between them. Of bytes:
+        # a letter that is rare in English is more tokens.
+        order = sorted(range(len(wanted)), key=lambda index: len(wanted[index].encode(errors="replace")))
         vectors: list[Any] = [None] * len(wanted)
         tokens = 0
         for start in range(0, len(order), _TEXTS_AT_ONCE):
