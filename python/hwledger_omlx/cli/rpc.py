@@ -1,13 +1,16 @@
 """`hwledger-omlx rpc`: JSON-RPC 2.0 over standard input and output, for a program that starts this one."""
 
-from pathlib import Path
+import os
 from typing import Annotated
 
 import typer
 
-from hwledger_omlx import EngineConfig, PagedCache, logs, signals
+from hwledger_omlx import logs, signals
 from hwledger_omlx.cli import options
-from hwledger_omlx.cli.serve import LogLevel
+from hwledger_omlx.cli.serve import LogLevel, given
+from hwledger_omlx.config.load import load
+from hwledger_omlx.config.process import put_environment
+from hwledger_omlx.config.reload import LiveConfig
 
 
 def rpc(
@@ -17,8 +20,9 @@ def rpc(
             metavar="[MODEL]...", help="Folders or Hugging Face ids to load; else the client loads its own."
         ),
     ] = None,
+    config: options.Config = None,
     cache_dir: Annotated[
-        Path | None, typer.Option("--cache-dir", "--paged-ssd-cache-dir", help="Folder of the KV cache.")
+        str | None, typer.Option("--paged-ssd-cache-dir", "--cache-dir", help="Folder of the KV cache.")
     ] = None,
     quota: Annotated[
         str | None, typer.Option("--paged-ssd-cache-max-size", metavar="SIZE", help="Most that it takes: 100GB.")
@@ -28,17 +32,19 @@ def rpc(
     ] = None,
     no_cache: options.NoCache = False,
     max_concurrent_requests: Annotated[
-        int, typer.Option("--max-concurrent-requests", help="Most requests in one batch.")
-    ] = 8,
+        int | None, typer.Option("--max-concurrent-requests", help="Most requests in one batch; 8 without.")
+    ] = None,
     max_calls: Annotated[int, typer.Option("--max-calls", help="Most calls under way; more are refused.")] = 256,
     kv: options.Kv = None,
     fork: options.Fork = None,
     shutdown: Annotated[
-        float, typer.Option("--shutdown-seconds", help="Time of calls under way to end, once nothing more comes.")
-    ] = 20.0,
+        float | None,
+        typer.Option("--shutdown-seconds", help="Time of calls under way to end, once nothing more comes; 20."),
+    ] = None,
     stuck_after: Annotated[
-        float, typer.Option("--stuck-after-seconds", help="Without a sign of life so long, health says stuck.")
-    ] = 10.0,
+        float | None,
+        typer.Option("--stuck-after-seconds", help="Seconds without a sign of life; then health says stuck; 10."),
+    ] = None,
     log_level: Annotated[
         LogLevel | None, typer.Option("--log-level", help="Without, HWLEDGER_OMLX_LOG or warning.")
     ] = None,
@@ -46,32 +52,48 @@ def rpc(
     """Speak JSON-RPC 2.0 on standard input and output, a message a line. Logs go to standard error.
 
     Ends with exit code 0 when standard input ends, or on SIGTERM or Ctrl-C: calls under way have --shutdown-seconds.
+    SIGHUP, and `config.reload`, load the configuration anew.
     """
-    from hwledger_omlx.rpc import RpcServer, RpcSettings  # the engine, which --help does not need
+    flags = given(
+        {
+            "--paged-ssd-cache-dir": cache_dir,
+            "--paged-ssd-cache-max-size": quota,
+            "--hot-cache-max-size": hot,
+            "--no-cache": no_cache or None,
+            "--max-concurrent-requests": max_concurrent_requests,
+            "--kv": kv,
+            "--fork": None if fork is None else str(fork),
+            "--shutdown-seconds": shutdown,
+            "--stuck-after-seconds": stuck_after,
+            "--log-level": log_level,
+        }
+    )
+    environment = dict(os.environ)
+    with signals.handled():
+        in_force = load(config, environment, flags)
+        put_environment(in_force)
+        logs.configure(to_stderr=True, level=in_force.value("log.level"))
 
-    if log_level is not None:
-        logs.configure(to_stderr=True, level=log_level.value)
-    engine = EngineConfig(
-        model=None,
-        cache=None if no_cache else PagedCache(quota_bytes=quota, hot_bytes=hot),
-        cache_dir=cache_dir,
-        kv=kv,
-        fork=fork,
-        max_concurrent_requests=max_concurrent_requests,
-    )
-    server = RpcServer(
-        RpcSettings(
-            engine=engine,
-            models=models or (),
-            shutdown_s=shutdown,
-            stuck_after_s=stuck_after,
-            max_calls=max_calls,
+        from hwledger_omlx.rpc import RpcServer, RpcSettings  # the engine, which --help does not need
+
+        settings = in_force.server()
+        server = RpcServer(
+            RpcSettings(
+                engine=in_force.engine(),
+                models=models or (),
+                shutdown_s=settings.shutdown_s,
+                stuck_after_s=settings.stuck_after_s,
+                max_calls=max_calls,
+                reload=lambda: live.reload_as_json(),
+            )
         )
-    )
-    within_s = shutdown + signals.TO_CLOSE_S
-    with (
-        signals.handled(),
-        signals.answered(server.end_soon, within_s=within_s, flush=lambda: server.session.cache.flush()),
-    ):
-        code = server.run()
+        live = LiveConfig(in_force, server.session, lambda: load(in_force.file, environment, flags))
+        within_s = settings.shutdown_s + signals.TO_CLOSE_S
+        with signals.answered(
+            server.end_soon,
+            within_s=within_s,
+            flush=lambda: server.session.cache.flush(),
+            reload=live.reload_and_tell,
+        ):
+            code = server.run()
     raise typer.Exit(code)

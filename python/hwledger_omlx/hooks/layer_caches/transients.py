@@ -62,7 +62,7 @@ def layer_begins(keys: Any, attended_nbytes: int = 0) -> None:
         return
     # One number of its own memory: the keys themselves would be kept alive until the next prompt.
     stretch = keys[0, 0, -1, 0] + 0
-    mx.async_eval(stretch)
+    mx.async_eval(stretch)  # type: ignore[no-untyped-call]
     before, _under_way.stretch_before, _under_way.stretch = _under_way.stretch_before, stretch, 0.0
     if before is not None:
         mx.eval(before)
