@@ -103,8 +103,8 @@ def health(server: Any) -> str:
     return json.dumps(server.health.report())
 
 
-def memory_ledger(session: Any, model: str | None) -> LayerMemory | None:
-    """The samples of the model that a request names; None where it has none, or there is no such model."""
+def memory_ledger(session: Any, model: str) -> LayerMemory | None:
+    """The samples of a model, of the first where none is named; None where it has none, or there is no such model."""
     from hwledger_omlx.engine import memory as engine_memory
 
     loaded = session.loaded

@@ -129,6 +129,7 @@ mod seconds {
     use serde::Deserializer;
     use serde::de::Error;
 
+    #[expect(clippy::ref_option, reason = "serde hands the field over so")]
     pub(super) fn serialize<S: Serializer>(duration: &Option<Duration>, serializer: S) -> Result<S::Ok, S::Error> {
         match duration {
             Some(duration) => serializer.serialize_some(&duration.as_secs_f64()),
@@ -192,7 +193,7 @@ impl GenerateRequest {
 
     /// Offers a tool that the model may call: a function with its parameters as a JSON schema.
     #[must_use]
-    pub fn tool(mut self, name: &str, description: &str, parameters: Value) -> Self {
+    pub fn tool(mut self, name: &str, description: &str, parameters: &Value) -> Self {
         let function = json!({"name": name, "description": description, "parameters": parameters});
         self.tools.push(json!({"type": "function", "function": function}));
         self
@@ -279,7 +280,7 @@ mod tests {
     fn images_tools_and_deadlines_are_said_as_openai_says_them() {
         let request = GenerateRequest::chat()
             .message_with_images("user", "What is it?", [&b"\xff\xd8\xff"[..], b"\x89PNG"])
-            .tool("look", "Looks closer.", json!({"type": "object"}))
+            .tool("look", "Looks closer.", &json!({"type": "object"}))
             .deadline(Duration::from_millis(1500));
         let sent = serde_json::to_value(&request).expect("serializable");
         let parts = &sent["prompt"][0]["content"];

@@ -39,7 +39,9 @@ impl EventStream {
             writer.push(Err(Error::closed()));
         } else {
             match serde_json::to_string(&request) {
-                Ok(text) => hand_over(host, session, text, request.memory.then_some(request.model), writer),
+                Ok(text) => {
+                    hand_over(host, session, text, request.memory.then(|| request.model.unwrap_or_default()), writer);
+                }
                 Err(error) => writer.push(Err(Error::request(error.to_string()))),
             }
         }
@@ -99,8 +101,9 @@ impl Drop for EventStream {
     }
 }
 
-/// Submits a request, whose events go to `writer`; `memory_of` names the model whose samples go there too.
-fn hand_over(host: &Host, session: &Arc<Session>, request: String, memory_of: Option<Option<String>>, writer: Writer) {
+/// Submits a request, whose events go to `writer`; `memory_of` names the model whose samples go there too,
+/// the first one where it is empty.
+fn hand_over(host: &Host, session: &Arc<Session>, request: String, memory_of: Option<String>, writer: Writer) {
     let (host_there, session) = (host.clone(), Arc::clone(session));
     host.calls().send(move |py| {
         let refusals = writer.clone();

@@ -28,7 +28,7 @@ struct Cli {
 enum Command {
     /// Generate text and stream it to standard output.
     Generate(Box<generate::Arguments>),
-    /// Serve models over HTTP: OpenAI's and Anthropic's API, /health, /metrics and the admin page.
+    /// Serve models over HTTP, to the clients that people have, with /health, /metrics and an admin page.
     #[command(disable_help_flag = true)]
     Serve(command::Arguments),
     /// Speak JSON-RPC 2.0 on standard input and output, a message a line.

@@ -51,7 +51,7 @@ original = face.EngineConfig
 def raising(*, model, **settings):
     if model == 'bug:':
         raise ZeroDivisionError('not ours')
-    if model.startswith('raise:'):
+    if (model or '').startswith('raise:'):
         class Refined(getattr(errors, model.removeprefix('raise:'))): pass
         raise Refined('what was wrong\\nand what to do')
     return original(model=model, **settings)

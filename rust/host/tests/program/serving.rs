@@ -83,7 +83,7 @@ fn an_answer_that_takes_too_long_is_cut_off() {
 
 #[test]
 fn told_to_end_before_it_serves_it_does_at_once() {
-    for phase in ["Python starts", "KV store opened"] {
+    for phase in ["Python starts", "Loading model"] {
         let mut child = Running::start(serve(&[]).env("HWLEDGER_OMLX_LOG", "info"));
         child.wait_for_log(phase);
         child.signal(SIGTERM);
@@ -130,7 +130,7 @@ fn what_is_supervised_ends_with_its_supervisor() {
 fn what_is_wrong_with_the_options_is_said_in_one_line() {
     for (arguments, word) in [
         (&["--venv"][..], "--venv"),
-        (&["--port", "many"], "many"),
+        (&["--port", "many"], "--port"),
         (&["--host", "0.0.0.0"], "--api-key"),
         (&["--restart-stuck", "--no-such-option"], "--no-such-option"),
     ] {
