@@ -4,7 +4,7 @@ use std::ffi::OsString;
 use std::io;
 use std::path::PathBuf;
 use std::process::ExitStatus;
-use std::sync::mpsc::{Receiver, RecvTimeoutError, channel};
+use std::sync::mpsc::{Receiver, channel};
 use std::time::{Duration, Instant};
 
 use super::child::{Child, exit_code};
@@ -167,9 +167,6 @@ impl Supervisor<'_> {
         let Some(deadline) = deadline else {
             return self.happenings.recv().ok();
         };
-        match self.happenings.recv_timeout(deadline.saturating_duration_since(Instant::now())) {
-            Ok(happening) => Some(happening),
-            Err(RecvTimeoutError::Timeout | RecvTimeoutError::Disconnected) => None,
-        }
+        self.happenings.recv_timeout(deadline.saturating_duration_since(Instant::now())).ok()
     }
 }
