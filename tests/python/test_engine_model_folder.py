@@ -47,13 +47,21 @@ def truncated(file: Path, size: int) -> None:
     file.write_bytes(file.read_bytes()[:size])
 
 
+def gone(file: Path) -> None:
+    """As the hub's cache has it where the file that it links to was deleted."""
+    file.unlink()
+    file.symlink_to(file.with_name("deleted"))
+
+
 @pytest.mark.parametrize(
     ("damage", "said"),
     [
         (lambda m: (m / "config.json").unlink(), "no config.json"),
         (lambda m: (m / "config.json").write_text("{"), "config.json cannot be read"),
         (lambda m: (m / "config.json").write_text("[]"), "holds no JSON object"),
+        (lambda m: (m / "config.json").write_text('{"a":' * 100_000), "config.json cannot be read"),
         (lambda m: edit_config(m, model_type=None), "names no model_type"),
+        (lambda m: gone(m / "model.safetensors"), "model.safetensors cannot be read"),
         (lambda m: (m / "model.safetensors").unlink(), r"no \*.safetensors; convert the model"),
         (lambda m: truncated(m / "model.safetensors", 0), "cut off within its header"),
         (lambda m: truncated(m / "model.safetensors", 100), "cut off within its header"),

@@ -3,6 +3,8 @@
 import concurrent.futures
 import contextlib
 import json
+import time
+import types
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -237,6 +239,23 @@ def test_a_request_that_ends_leaves_a_record(plain: hw.Engine) -> None:
     assert 0 <= record.queue_s <= record.queue_s + record.prefill_s <= record.ttft_s <= record.total_s
     assert 0 < record.decode_s < record.total_s <= done.timings.total_s
     assert record.chunk_tokens == 512
+
+
+def test_a_request_arrives_when_it_is_made_and_not_when_the_inference_thread_has_time(plain: hw.Engine) -> None:
+    request = types.SimpleNamespace(
+        request_id="late",
+        num_prompt_tokens=4,
+        cached_tokens=0,
+        output_token_ids=[],
+        arrival_time=time.monotonic() - 100,
+    )
+    began_unix_s = time.time() - 100
+    with records() as heard:
+        sampler_of(plain).arrives(scheduler_of(plain), request)
+        sampler_of(plain).end("late", "cancelled")
+    (record,) = heard
+    assert min(record.queue_s, record.total_s) >= 100
+    assert record.arrived_unix_s == pytest.approx(began_unix_s, abs=50)
 
 
 def test_ends_of_all_kinds_are_told_apart(tiny_model: Path, tmp_path: Path) -> None:

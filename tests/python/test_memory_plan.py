@@ -113,6 +113,11 @@ def test_what_does_not_fit_fails_and_says_what_would() -> None:
     assert smaller.verdict != "fail"
 
 
+def test_more_tokens_than_the_model_allows_are_told() -> None:
+    assert "config.json allows no" not in str(hw.plan(NOTES, context=8192))
+    assert "But config.json allows no 8,193 tokens." in " ".join(str(hw.plan(NOTES, context=8193)).split())
+
+
 def test_a_prediction_has_the_five_terms_and_takes_the_fitted_runtime() -> None:
     said = predict(NOTES, 2000, 2, "k8v4")
     assert set(said) == {"weights", "kv", "state", "activations", "runtime", "kv_bytes", "peak_bytes"}

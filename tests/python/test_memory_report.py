@@ -6,6 +6,7 @@ import io
 import itertools
 import json
 import os
+import re
 import subprocess
 import sys
 import time
@@ -32,6 +33,8 @@ from hwledger_omlx.memory import processes, records
 from hwledger_omlx.memory.events import MemoryEvents
 from hwledger_omlx.memory.top_view import COLUMN_NAMES, TopView
 from hwledger_omlx.memory.view_svg import bar_svg, heatmap_svg
+
+_PLAIN = re.compile(r"\x1b\[[0-9;]*m")
 
 SCHEMA = Path(__file__).parents[2] / "schema" / "hwledger.v1.json"
 PROMPT = "The quick brown fox jumps over the lazy dog, and then does so again. " * 12
@@ -413,6 +416,18 @@ async def test_keys_sort_reverse_and_quit(home: Path) -> None:
         running._on_resize()
         keys.send_text("q")
         await asyncio.wait_for(task, 30)
+
+
+@pytest.mark.parametrize("columns", [60, 66, 80, 100, 110, 120])
+def test_columns_are_shown_whole_or_not_and_the_sorted_one_always(home: Path, columns: int) -> None:
+    publish(ledger())
+    view = TopView(processes=processes.published())
+    for sort in COLUMN_NAMES:
+        view.sort = sort
+        lines = [_PLAIN.sub("", line) for line in drawn(view.draw(columns, 40), columns).splitlines()]
+        headings = next(line.split() for line in lines if line.startswith("request"))
+        assert {heading.rstrip("▼▲") for heading in headings} <= set(COLUMN_NAMES)
+        assert [heading[:-1] for heading in headings if heading[-1] in "▼▲"] == [sort]
 
 
 @pytest.mark.parametrize(("columns", "rows"), [(120, 40), (80, 24), (40, 12), (200, 60)])

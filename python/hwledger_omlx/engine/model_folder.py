@@ -116,7 +116,7 @@ def _config(path: Path) -> dict[str, Any]:
         config = json.loads(file.read_text(encoding="utf-8"))
     except FileNotFoundError as error:
         raise ModelError(f"{path} is no model folder: it has no config.json") from error
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, RecursionError) as error:
         raise ModelError(f"{file} cannot be read: {error}") from error
     if not isinstance(config, dict):
         raise ModelError(f"{file} holds no JSON object")
@@ -139,15 +139,16 @@ def _check_shards(path: Path, present: set[str]) -> None:
         return
     try:
         wanted = set(json.loads(index.read_text(encoding="utf-8"))["weight_map"].values())
-    except (OSError, ValueError, KeyError, AttributeError, TypeError) as error:
+    except (OSError, ValueError, KeyError, AttributeError, TypeError, RecursionError) as error:
         raise ModelError(f"{index} cannot be read: {error!r}") from error
     if missing := sorted(wanted - present):
         raise ModelError(f"{path} is incomplete: {', '.join(missing)} of the index is missing; fetch the model again")
 
 
 def _check_weights(file: Path) -> None:
-    size = file.stat().st_size
     try:
+        # Also where it is a link to what is gone, as a broken download of the hub leaves it.
+        size = file.stat().st_size
         with file.open("rb") as stream:
             start = stream.read(8)
             header_bytes = struct.unpack("<Q", start)[0] if len(start) == 8 else 0
@@ -157,7 +158,7 @@ def _check_weights(file: Path) -> None:
         ends = [entry["data_offsets"][1] for name, entry in header.items() if name != "__metadata__"]
     except OSError as error:
         raise ModelError(f"{file} cannot be read: {error}") from error
-    except (ValueError, KeyError, TypeError, AttributeError, IndexError) as error:
+    except (ValueError, KeyError, TypeError, AttributeError, IndexError, RecursionError) as error:
         raise ModelError(f"{file} has a broken safetensors header ({error!r}); fetch it again") from error
     promised = 8 + header_bytes + max(ends, default=0)
     if size < promised:

@@ -106,10 +106,15 @@ def _limits(plan: Plan) -> Text:
     longest = found.longest_context
     limit = ", the model's longest" if longest.is_models_limit else ""
     best = f"{found.policy} is the most precise policy that fits" if found.policy else "no policy of the dial fits"
-    return Text(
+    text = Text(
         f"At {plan.policy}: up to {longest.tokens:,} tokens each{limit}, or {found.most_requests:,} requests of "
         f"{plan.context_tokens:,}; {best}."
     )
+    if longest.is_models_limit and plan.context_tokens > longest.tokens:
+        # The verdict is of the memory only.
+        beyond = f" But config.json allows no {plan.context_tokens:,} tokens."
+        text.append(beyond, style=_VERDICTS["tight"])
+    return text
 
 
 def _table(*headings: str) -> Table:

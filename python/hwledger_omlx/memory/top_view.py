@@ -1,10 +1,11 @@
 """What `hwledger-omlx top` shows of a process, and how its keys change that. Knows no terminal."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Sequence, Set
 from dataclasses import dataclass, field
 
 from rich import box
-from rich.console import Group, RenderableType
+from rich.console import Console, Group, RenderableType
+from rich.measure import Measurement
 from rich.table import Table
 from rich.text import Text
 
@@ -32,8 +33,10 @@ _COLUMNS: tuple[tuple[str, Callable[[RequestMemory], Value]], ...] = (
     ("peak", lambda each: _peak(each) or 0),
 )
 _BYTES = {"KV", "used", "state", "peak"}
-_LEAST_WIDTHS = {"policy": 100, "peak": 84, "cached": 74, "used": 64}
-"""Of a terminal that has room for the column."""
+_LEFT_OUT = ("policy", "peak", "cached", "used", "state", "prompt", "tokens", "stage")
+"""Columns that a narrow terminal has no room for, the first to go first. The one that is sorted by stays."""
+_RULER = Console(width=1000)
+"""Measures tables: wider than any."""
 COLUMN_NAMES = tuple(name for name, _ in _COLUMNS)
 
 
@@ -137,10 +140,19 @@ class TopView:
     def _requests(self, requests: Sequence[RequestMemory], width: int) -> RenderableType:
         if not requests:
             return Text("no requests", "dim")
-        left_out = {name for name, least in _LEAST_WIDTHS.items() if width < least}
-        if not any(each.state_bytes.value for each in requests):
-            left_out.add("state")
-        columns = [(name, read) for name, read in _COLUMNS if name not in left_out or name == self.sort]
+        has_state = any(each.state_bytes.value for each in requests)
+        left_out = set() if has_state or self.sort == "state" else {"state"}
+        table = self._requests_table(requests, left_out)
+        for name in _LEFT_OUT:
+            if Measurement.get(_RULER, _RULER.options, table).maximum <= width:
+                break
+            if name != self.sort:
+                left_out.add(name)
+                table = self._requests_table(requests, left_out)
+        return table
+
+    def _requests_table(self, requests: Sequence[RequestMemory], left_out: Set[str]) -> Table:
+        columns = [(name, read) for name, read in _COLUMNS if name not in left_out]
         table = Table(box=box.SIMPLE_HEAD, pad_edge=False, show_edge=False)
         value = dict(_COLUMNS)[self.sort]
         for name, _ in columns:

@@ -101,12 +101,15 @@ class Sampler:
     # -- the life of a request --------------------------------------------------------------------------------
 
     @_sparing
-    def arrives(self, scheduler: Any, request: Any, arrived_s: float) -> None:
+    def arrives(self, scheduler: Any, request: Any) -> None:
         """A request was taken into the queue."""
         fork_id = str(request.request_id)
         policy = dial_of(scheduler).policy
         self.ledger.set_kv_policy(policy)
         number = self.ledger.begin(naming.request_id_of(fork_id), int(request.num_prompt_tokens), policy)
+        # When the fork made the request: to get here it waited for the inference thread, which may have been busy
+        # with others for seconds.
+        arrived_s = float(request.arrival_time)
         arrived_unix_s = time.time() - (time.monotonic() - arrived_s)
         chunk_tokens = int(scheduler.config.prefill_step_size)
         track = Track(request, number, policy, arrived_s, arrived_unix_s, chunk_tokens)

@@ -1,7 +1,6 @@
 """The places of the fork's scheduler where requests come, are computed and go: there the memory is sampled."""
 
 import logging
-import time
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
@@ -76,11 +75,10 @@ def fail_all_requests(wrapped: Wrapped, instance: Any, args: Sequence[Any], kwar
 
 
 def _add_request(wrapped: Wrapped, scheduler: Any, request: Any) -> Any:
-    arrived_s = time.monotonic()
     result = wrapped(request)
     sampler = attached(scheduler)
     if sampler is not None:
-        sampler.arrives(scheduler, request, arrived_s)
+        sampler.arrives(scheduler, request)
     return result
 
 

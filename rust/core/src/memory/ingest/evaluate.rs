@@ -2,6 +2,7 @@
 
 use std::cell::{Cell, RefCell};
 use std::collections::{BTreeMap, BTreeSet};
+use std::fmt;
 
 use serde_json::Value as Json;
 
@@ -22,6 +23,21 @@ enum Value<'c> {
     List(&'c [Json]),
     /// A fraction or an object, with which no formula does anything.
     Other(&'c Json),
+}
+
+/// As config.json has it.
+impl fmt::Display for Value<'_> {
+    fn fmt(&self, to: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Missing => to.write_str("nothing"),
+            Self::Bool(is) => write!(to, "{is}"),
+            Self::Number(number) => write!(to, "{number}"),
+            Self::Text(text) => write!(to, "{text:?}"),
+            Self::List(items) => write!(to, "a list of {}", items.len()),
+            Self::Other(Json::Object(_)) => to.write_str("an object"),
+            Self::Other(json) => write!(to, "{json}"),
+        }
+    }
 }
 
 /// A configuration, the formulas that a family names, and the layer that is asked about.
@@ -62,7 +78,7 @@ impl<'c> Scope<'c> {
                 let size = u64::try_from(number);
                 size.map(Some).map_err(|_| failed(formula, format!("it comes to {number}, below 0")))
             }
-            other => Err(failed(formula, format!("it comes to {other:?}, which is no whole number"))),
+            other => Err(failed(formula, format!("it comes to {other}, which is no whole number"))),
         }
     }
 
@@ -120,7 +136,7 @@ impl<'c> Scope<'c> {
             Node::Length(list) => match self.value(list)? {
                 Value::List(items) => count(items.len()),
                 Value::Text(text) => count(text.chars().count()),
-                other => Err(format!("{other:?} has no length")),
+                other => Err(format!("{other} has no length")),
             },
             Node::Not(condition) => Ok(Value::Bool(!truth(self.value(condition)?)?)),
             Node::Choice(three) => {
@@ -167,14 +183,14 @@ impl<'c> Scope<'c> {
             Operator::In => match second {
                 Value::List(items) => Ok(Value::Bool(items.iter().any(|item| of_json(item) == first))),
                 Value::Missing => Ok(Value::Bool(false)),
-                other => Err(format!("{other:?} is no list")),
+                other => Err(format!("{other} is no list")),
             },
             Operator::Index => indexed(first, second),
             _ => match (first, second) {
                 // What hangs on something missing is missing, so that `??` sees it.
                 (Value::Missing, _) | (_, Value::Missing) => Ok(Value::Missing),
                 (Value::Number(one), Value::Number(other)) => arithmetic(operator, one, other),
-                (one, other) => Err(format!("{one:?} and {other:?} are not both whole numbers")),
+                (one, other) => Err(format!("{one} and {other} are not both whole numbers")),
             },
         }
     }
@@ -192,7 +208,7 @@ fn truth(value: Value) -> Result<bool, String> {
     match value {
         Value::Bool(is) => Ok(is),
         Value::Missing => Ok(false),
-        other => Err(format!("{other:?} is neither true nor false")),
+        other => Err(format!("{other} is neither true nor false")),
     }
 }
 
@@ -224,7 +240,7 @@ fn indexed<'c>(list: Value<'c>, index: Value<'c>) -> Result<Value<'c>, String> {
     }
     let at = match index {
         Value::Number(number) => usize::try_from(number).map_err(|_| format!("there is no place {number}"))?,
-        other => return Err(format!("{other:?} is no place in a list")),
+        other => return Err(format!("{other} is no place in a list")),
     };
     match list {
         Value::List(items) => {
@@ -234,7 +250,7 @@ fn indexed<'c>(list: Value<'c>, index: Value<'c>) -> Result<Value<'c>, String> {
             let letter = text.char_indices().nth(at).map(|(start, letter)| &text[start..start + letter.len_utf8()]);
             letter.map(Value::Text).ok_or_else(|| format!("`{text}` has no letter {at}"))
         }
-        other => Err(format!("{other:?} is no list")),
+        other => Err(format!("{other} is no list")),
     }
 }
 

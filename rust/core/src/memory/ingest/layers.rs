@@ -237,7 +237,13 @@ impl<'t> Builder<'t> {
 }
 
 fn vectors<'t>(scope: &Scope<'t>, [heads, width]: &'t [Formula; 2]) -> Result<Vectors, IngestError> {
-    Ok(Vectors { heads: sized(scope.size(heads)?, &heads.text)?, width: sized(scope.size(width)?, &width.text)? })
+    let vectors =
+        Vectors { heads: sized(scope.size(heads)?, &heads.text)?, width: sized(scope.size(width)?, &width.text)? };
+    // A cache would take nothing, which is not so. A width may be none: of values that are the keys.
+    if vectors.heads == 0 {
+        return Err(IngestError::Geometry(format!("`{}` is 0, which no model has", heads.text)));
+    }
+    Ok(vectors)
 }
 
 fn sized(number: u64, what: &str) -> Result<u32, IngestError> {

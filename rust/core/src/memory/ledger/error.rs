@@ -3,7 +3,7 @@
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use rusqlite::ErrorCode;
+use rusqlite::{ErrorCode, ffi::SQLITE_IOERR_SHMSIZE};
 
 use super::stats::DropReason;
 
@@ -94,6 +94,10 @@ impl LedgerError {
     /// What `SQLite` said of the database at `path`, after it waited so long for locks.
     pub(super) fn of_sqlite(path: &Path, waited: Duration, error: &rusqlite::Error) -> Self {
         let path = path.to_owned();
+        // What `SQLite` says where the file beside the database, which all its readers map, has no room to be made.
+        if error.sqlite_error().is_some_and(|error| error.extended_code == SQLITE_IOERR_SHMSIZE) {
+            return Self::Full { path };
+        }
         match error.sqlite_error_code() {
             Some(ErrorCode::DatabaseBusy | ErrorCode::DatabaseLocked) => Self::Locked { path, waited },
             Some(ErrorCode::DiskFull) => Self::Full { path },

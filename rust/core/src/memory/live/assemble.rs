@@ -204,8 +204,12 @@ fn request_memory(state: &State, request: Option<&Request>, cells: &[&Cell]) -> 
     let caches: Vec<CacheUse> = cells.iter().filter_map(|cell| cache_use(state, cell)).collect();
     let kv = || caches.iter().filter(|cache| cache.kind != CacheKind::State);
     let states = caches.iter().filter(|cache| cache.kind == CacheKind::State);
-    let none =
-        || Figure::unavailable("its caches are not in the batch, and nobody said which its prompt is computed on");
+    let none = || {
+        Figure::unavailable(match request {
+            Some(request) if request.stage == Stage::Waiting => "it waits, and has no caches yet",
+            _ => "its caches are not in the batch, and nobody said which its prompt is computed on",
+        })
+    };
     let of = |figure: Figure<u64>| if caches.is_empty() { none() } else { figure };
     let most = kv().filter(|cache| cache.tokens.value.is_some()).max_by_key(|cache| cache.tokens.value);
     let no_tokens = || {

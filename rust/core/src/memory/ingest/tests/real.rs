@@ -3,7 +3,7 @@
 use serde_json::{Value, json};
 
 use super::super::Attention;
-use super::of;
+use super::{Model, of};
 use crate::memory::plan::{History, Holder, LayerBytes, cache_bytes};
 use crate::quant::policy::KvPolicy;
 
@@ -166,4 +166,16 @@ fn nothing_is_guessed_of_what_is_not_known() {
         [Attention::Mha, Attention::Unknown]
     );
     assert!(model.layers[1].source.contains("layer_types"));
+}
+
+#[test]
+fn no_heads_are_an_error_and_not_a_cache_of_no_bytes() {
+    for heads in [json!({"num_key_value_heads": 0}), json!({"num_attention_heads": 0, "num_key_value_heads": null})] {
+        let mut config = json!({
+            "model_type": "qwen3", "num_hidden_layers": 4, "hidden_size": 256, "num_attention_heads": 4, "head_dim": 64,
+        });
+        config.as_object_mut().unwrap().extend(heads.as_object().unwrap().clone());
+        let error = Model::of_config(&config.to_string()).unwrap_err().to_string();
+        assert!(error.contains("`kv_heads` is 0"), "{error}");
+    }
 }

@@ -1,9 +1,10 @@
 //! Rows that cannot be written are dropped and counted; the caller goes on, and so does the ledger when it is over.
 
 use std::fs;
+use std::path::Path;
 use std::time::Duration;
 
-use rusqlite::Connection;
+use rusqlite::{Connection, ffi};
 use tempfile::TempDir;
 
 use super::{all, folder, ids, open, open_with, record, row, settings};
@@ -171,4 +172,12 @@ fn a_folder_that_is_taken_away_drops_and_is_not_made_again() {
     assert!(!place.exists());
     fs::create_dir(&place).expect("the folder");
     assert_eq!(record(&ledger, [row("b")]).written_rows, 1);
+}
+
+#[test]
+fn no_room_for_what_readers_share_is_a_full_disk() {
+    // As with an existing database on a full disk; the pages that the tests above limit are the database's own.
+    let said = rusqlite::Error::SqliteFailure(ffi::Error::new(ffi::SQLITE_IOERR_SHMSIZE), None);
+    let error = LedgerError::of_sqlite(Path::new("ledger.sqlite3"), Duration::ZERO, &said);
+    assert!(matches!(error, LedgerError::Full { .. }) && error.may_pass());
 }

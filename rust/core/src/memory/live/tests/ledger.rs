@@ -38,6 +38,7 @@ fn sums_are_those_of_the_cells() {
     assert_eq!((two.kv_allocated_bytes.value, two.tokens.source), (Some(50), Source::Computed));
     // Nobody knows what a waiting request will hold; that is no zero.
     assert_eq!((three.stage, three.kv_allocated_bytes.value), (Stage::Waiting, None));
+    assert!(three.kv_allocated_bytes.how.contains("waits"), "{}", three.kv_allocated_bytes.how);
     assert_eq!(model.layers.len(), 2);
     assert_eq!(model.layers[0].kv_allocated_bytes.value, Some(150));
     assert_eq!(model.layers[1].state_bytes.value, Some(7));
