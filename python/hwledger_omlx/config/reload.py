@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 from hwledger_omlx import logs
 from hwledger_omlx.config.configuration import Config, Entry
 from hwledger_omlx.engine import model_folder
-from hwledger_omlx.engine.activity import activity
+from hwledger_omlx.engine.activity import is_busy
 from hwledger_omlx.engine.session import Session
 from hwledger_omlx.errors import Error
 
@@ -115,7 +115,7 @@ class LiveConfig:
                 undo.callback(self._server.offer)  # what is there then
             stayed = session.run(self._stay(set(folders)))
             undo.callback(self._let_leave, stayed)
-            added = [each for model_id, each in folders.items() if model_id not in session.loaded]
+            added = [each for model_id, each in folders.items() if model_id not in session.models]
             for folder in added:
                 undo.callback(session.unload, session.load(folder.path))
             if self._server is not None and names:
@@ -154,7 +154,7 @@ class LiveConfig:
         )
 
     def _let_leave(self, gone: set[str]) -> tuple[str, ...]:
-        leaving = tuple(sorted(gone & self._session.loaded.keys()))
+        leaving = tuple(sorted(gone & self._session.models.keys()))
         for model_id in leaving:
             self._session.begin(self._unload_idle(model_id))
         return leaving
@@ -170,9 +170,8 @@ class LiveConfig:
     async def _unload_idle(self, model_id: str) -> None:
         """Unloads a model at a moment when it has no requests, and has nobody find it any more."""
         self._leaving.add(model_id)
-        while model_id in self._leaving and (model := self._session.loaded.get(model_id)) is not None:
-            at = activity(model.placed)
-            if at is None or not at.requests:
+        while model_id in self._leaving and (model := self._session.loaded_of_any_kind.get(model_id)) is not None:
+            if not is_busy(model.placed):
                 self._leaving.discard(model_id)
                 self._unloading[model_id] = asyncio.ensure_future(asyncio.to_thread(self._unload, model_id))
                 await self._unloading[model_id]

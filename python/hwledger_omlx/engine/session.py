@@ -172,7 +172,7 @@ class Session:
     @property
     def models(self) -> dict[str, ModelFolder]:
         """The loaded models of every kind by id."""
-        return {model_id: model.folder for model_id, model in (self._models | self._one_shot).items()}
+        return {model_id: model.folder for model_id, model in self.loaded_of_any_kind.items()}
 
     @property
     def loaded(self) -> dict[str, LoadedModel]:
@@ -180,9 +180,14 @@ class Session:
         return dict(self._models)
 
     @property
+    def loaded_of_any_kind(self) -> dict[str, LoadedModel]:
+        """The loaded models by id, with the fork's engine of each."""
+        return self._models | self._one_shot
+
+    @property
     def one_shot(self) -> OneShot:
         """What models do that answer a request in one piece; its methods run on the engine's loop: see `run`."""
-        return OneShot(self._models | self._one_shot)
+        return OneShot(self.loaded_of_any_kind)
 
     @property
     def pool(self) -> Any:
@@ -229,7 +234,7 @@ class Session:
             return await self._load_alone(folder)
 
     async def _load_alone(self, folder: ModelFolder) -> str:
-        every = self._models | self._one_shot
+        every = self.loaded_of_any_kind
         present = every.get(folder.model_id)
         if present is not None:
             if present.folder.path != folder.path:
