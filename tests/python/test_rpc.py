@@ -16,6 +16,7 @@ import jsonrpcclient
 import pytest
 
 import hwledger_omlx as hw
+from hwledger_omlx.fork import probe_encoder, probe_model
 from hwledger_omlx.rpc import document
 from hwledger_omlx.rpc.methods import METHODS, NOTIFICATIONS
 
@@ -325,6 +326,21 @@ def test_models_come_and_go_by_the_name_that_they_were_loaded_by(client: Client,
     assert "takes 50" in refused.message
     client.result("unload_model", model="tiny")
     assert client.result("load_model", model=str(tiny_model))["context_length"] > 50
+
+
+def test_models_that_generate_no_text_are_in_nobodys_way(client: Client, tiny_model: Path, tmp_path: Path) -> None:
+    client.result("load_model", model=str(probe_encoder.write(tmp_path / "encoder", "bert")))
+    client.result("load_model", model=str(probe_model.write(tmp_path / "second", seed=1)))
+    assert client.result("memory_report")["loaded_models"] == ["tiny", "second", "encoder"]
+    assert client.result("kv.policy", policy="16")["policies"] == {"tiny": "16", "second": "16"}
+    client.result("unload_model", model="tiny")
+    # The next one is the default of requests then.
+    assert client.result("generate", prompt="a", max_tokens=2)["model"] == "second"
+    client.result("unload_model", model="second")
+    for method, params in (("generate", {"prompt": "a"}), ("bench.run", {})):
+        assert "no model that generates text is loaded" in client.call(method, params).message
+    client.result("unload_model", model="encoder")
+    client.result("load_model", model=str(tiny_model))
 
 
 def test_the_document_is_what_the_code_says() -> None:

@@ -263,6 +263,8 @@ class Session:
         """Ends what runs on a model that the pool is about to unload."""
         self._one_shot.pop(model_id, None)
         if self._models.pop(model_id, None) is not None:
+            if self._default_model == model_id:
+                self._default_model = next(iter(self._models), "")
             await self._requests.end_all(model_id)
 
     async def _unload(self, model_id: str) -> None:
@@ -373,7 +375,8 @@ class Session:
             raise ModelTaskError(f"{wanted} is {kind}, which does not generate text; name a model that does")
         if wanted not in self._models:
             loaded = ", ".join(self._models) or "none"
-            raise error(f"no model {wanted!r} is loaded (loaded: {loaded}); load it first with engine.load(folder)")
+            named = repr(wanted) if wanted else "that generates text"
+            raise error(f"no model {named} is loaded (loaded: {loaded}); load it first with engine.load(folder)")
         return self._models[wanted]
 
     def _address(self, prompt: Prompt, model_id: str | None, tenant: str) -> tuple[bytes, Iterable[int]]:
