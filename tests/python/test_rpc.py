@@ -215,7 +215,6 @@ def test_a_batch_with_a_stream_a_fault_and_a_notification(client: Client) -> Non
         ("kv.policy", {"policy": "1000"}, -32000, "KvPolicyError", "1000"),
         ("bench.run", {"model": "other"}, -32000, "ModelError", "no model 'other' is loaded"),
         ("bench.run", {"prompt_tokens": 0}, -32602, "RequestError", "prompt_tokens must be at least 1"),
-        ("config.reload", None, -32000, "EngineError", "no configuration file"),
     ],
 )  # fmt: skip
 def test_errors_have_a_code_a_class_and_a_message(
@@ -354,9 +353,24 @@ def test_the_document_is_what_the_code_says() -> None:
         assert set(answered) <= set(method.result), method.name
 
 
-def test_a_signal_ends_it_after_the_answers(tiny_model: Path, tmp_path: Path) -> None:
-    client = Client(tiny_model, "--cache-dir", tmp_path / "kv", home=tmp_path / "home")
+def test_it_reads_its_file_again_and_a_signal_ends_it_after_the_answers(tiny_model: Path, tmp_path: Path) -> None:
+    file = tmp_path / "hwledger.toml"
+    file.write_text('[cache]\ndir = "kv"\n', encoding="utf-8")
+    client = Client(tiny_model, "--config", file, home=tmp_path / "home")
     try:
+        assert client.result("kv.policy") == {"policies": {"tiny": "16"}}  # it has read the file
+        more = '[engine]\nkv = "8"\n[server]\nport = 1\nstuck_after_seconds = 9\n[sampling]\ntop_k = 3\n'
+        file.write_text(file.read_text(encoding="utf-8") + more, encoding="utf-8")
+        changes = client.result("config.reload")["changes"]
+        told = {kind: [each["name"] for each in changes[kind]] for kind in ("applied", "needs_restart", "unused")}
+        assert told == {
+            "applied": ["server.stuck_after_seconds", "engine.kv"],
+            "needs_restart": [],
+            "unused": ["server.port", "sampling.top_k"],
+        }
+        assert client.result("kv.policy") == {"policies": {"tiny": "8"}}
+        file.write_text("[servers]", encoding="utf-8")
+        assert "did you mean server?" in client.call("config.reload").message
         client.send(jsonrpcclient.request("generate", {"prompt": "hello", "max_tokens": 60, "request_id": "s"}, id="s"))
         client.until(lambda said: said.get("method") == "token")
         client.process.send_signal(signal.SIGTERM)

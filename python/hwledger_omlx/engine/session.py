@@ -439,6 +439,16 @@ class Session:
         """
         return self._loop.begin(work)
 
+    def ask_loop(self) -> concurrent.futures.Future[None] | None:
+        """Has the engine's loop answer when it next has time; None where it is not started yet, or closed."""
+
+        async def answer() -> None: ...
+
+        try:
+            return self.begin(answer())
+        except Error:
+            return None
+
     def run(self, work: Coroutine[Any, Any, T]) -> T:
         """The result of a coroutine that runs on the engine's loop; waits, so call it on another thread.
 

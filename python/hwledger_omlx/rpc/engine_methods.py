@@ -139,7 +139,8 @@ ENGINE_METHODS = (
             "used_by_mlx_mb": "What MLX has of it: arrays, and what it keeps for new ones.",
             "kv_cache_mb": "Keys, values and states of all requests, as allocated.",
             "loaded_models": "Ids.",
-            "models": "For each that generates text its `model`, `weights_mb`, `kv_policy` and `layers`, a list of `layer` and `kv_bytes`.",
+            "models": "For each that generates text its `model`, `weights_mb`, `kv_policy` and `layers`, a list of "
+            "`layer` and `kv_bytes`.",
         },
         run=_memory_report,
         example=(
