@@ -31,7 +31,7 @@ _ENDING = (signal.SIGTERM, signal.SIGINT)
 @dataclass(frozen=True, slots=True)
 class _Answer:
     end_soon: Callable[[], None]
-    within_s: float
+    within_s: Callable[[], float]
     flush: Callable[[], object]
     reload: Callable[[], object] | None
     over: threading.Event = field(default_factory=threading.Event)
@@ -77,7 +77,7 @@ def handled() -> Iterator[None]:
 def answered(
     end_soon: Callable[[], None],
     *,
-    within_s: float,
+    within_s: Callable[[], float],
     flush: Callable[[], object] = lambda: None,
     reload: Callable[[], object] | None = None,
 ) -> Iterator[None]:
@@ -85,7 +85,8 @@ def answered(
 
     Args:
         end_soon: asks for the end, and does not wait for it. On any thread.
-        within_s: how long the end may take, until this is left; then the process ends all the same.
+        within_s: says how long the end may take, from its beginning until this is left; then the process ends all
+            the same.
         flush: has done what may not be lost, where the end took too long.
         reload: reads the configuration again; on a thread of its own, one at a time.
     """
@@ -135,9 +136,10 @@ def _reload(read_again: Callable[[], object]) -> None:
 
 
 def _cut_short(answer: _Answer, number: int) -> None:
-    if answer.over.wait(answer.within_s):
+    within_s = answer.within_s()
+    if answer.over.wait(within_s):
         return
-    logger.error("it has not ended in %.0f s, and is ended now; what the cache had accepted is kept", answer.within_s)
+    logger.error("it has not ended in %.0f s, and is ended now; what the cache had accepted is kept", within_s)
     flush_for_a_while(answer.flush)
     _leave(number)
 

@@ -145,6 +145,16 @@ def test_a_policy_may_be_a_file(tmp_path: Path, name: str) -> None:
         kv_policy.parse(path)
 
 
+def test_show_takes_and_refuses_what_serve_does(tmp_path: Path) -> None:
+    said = show("--restart-stuck", "--port", 9000, "--json", "--changed")
+    assert "server.port" in {each["name"] for each in json.loads(said.stdout)["settings"]}
+    for arguments, why in (
+        (("-m", "x"), "-m is a flag of no setting"),
+        (("--model-dir", tmp_path / "no"), "no folder"),
+    ):
+        assert why in str(show(*arguments).exception)
+
+
 def test_show_has_every_value_with_its_origin_and_no_secret(file: Path, monkeypatch: Any) -> None:
     monkeypatch.setenv("HWLEDGER_OMLX_TEMPERATURE", "0.75")
     told = json.loads(show("--config", file, "--json", "--port", "9000", "--hot-cache-max-size=1GB").stdout)

@@ -20,7 +20,7 @@ import pytest
 import hwledger_omlx as hw
 from hwledger_omlx.config.load import load
 from hwledger_omlx.config.reload import Changes, LiveConfig
-from hwledger_omlx.fork import probe_model
+from hwledger_omlx.fork import probe_encoder, probe_model
 from hwledger_omlx.fork.home import fork_home
 from hwledger_omlx.models import NOTES
 from hwledger_omlx.serve.server import Server
@@ -83,6 +83,7 @@ def serving(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Serving]:
     folder = tmp_path_factory.mktemp("reload")
     probe_model.write(folder / "more" / "second", seed=1)
     probe_model.write(folder / "third", seed=2)
+    probe_encoder.write(folder / "encoder", "bert")
     file = folder / "hwledger.toml"
     file.write_text(BASE, encoding="utf-8")
     config = load(file, {})
@@ -176,6 +177,18 @@ def test_a_model_that_is_listed_no_more_leaves_when_its_answers_are_out(serving:
     assert stream.finished == "length"
     until(lambda: serving.model_ids == {"third"}, "the model has left")
     assert serving.server.session.models.keys() == {"third"}
+
+
+def test_a_model_that_generates_no_text_comes_stays_and_leaves_as_others_do(serving: Serving) -> None:
+    both = BASE.replace(f'models = ["{NOTES}"]', f'models = ["{NOTES}", "./encoder"]')
+    assert serving.reload(both).loaded == ("encoder",)
+    assert serving.reload(both).loaded == ()
+    # A reload that fails undoes what it has done, and no more.
+    serving.refused(both + "[models.nots]\ntop_k = 1", "no model 'nots' is served")
+    embedded = serving.client.post("/v1/embeddings", json={"model": "encoder", "input": "a word"})
+    assert embedded.status_code == 200
+    assert serving.reload(BASE).leaving == ("encoder",)
+    until(lambda: serving.model_ids == {"notes"}, "the model has left")
 
 
 def test_what_needs_a_restart_is_named_and_stays(serving: Serving) -> None:

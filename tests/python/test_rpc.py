@@ -16,6 +16,7 @@ import jsonrpcclient
 import pytest
 
 import hwledger_omlx as hw
+from hwledger_omlx.fork import probe_encoder, probe_model
 from hwledger_omlx.rpc import document
 from hwledger_omlx.rpc.methods import METHODS, NOTIFICATIONS
 
@@ -214,7 +215,6 @@ def test_a_batch_with_a_stream_a_fault_and_a_notification(client: Client) -> Non
         ("kv.policy", {"policy": "1000"}, -32000, "KvPolicyError", "1000"),
         ("bench.run", {"model": "other"}, -32000, "ModelError", "no model 'other' is loaded"),
         ("bench.run", {"prompt_tokens": 0}, -32602, "RequestError", "prompt_tokens must be at least 1"),
-        ("config.reload", None, -32000, "EngineError", "no configuration file"),
     ],
 )  # fmt: skip
 def test_errors_have_a_code_a_class_and_a_message(
@@ -327,6 +327,21 @@ def test_models_come_and_go_by_the_name_that_they_were_loaded_by(client: Client,
     assert client.result("load_model", model=str(tiny_model))["context_length"] > 50
 
 
+def test_models_that_generate_no_text_are_in_nobodys_way(client: Client, tiny_model: Path, tmp_path: Path) -> None:
+    client.result("load_model", model=str(probe_encoder.write(tmp_path / "encoder", "bert")))
+    client.result("load_model", model=str(probe_model.write(tmp_path / "second", seed=1)))
+    assert client.result("memory_report")["loaded_models"] == ["tiny", "second", "encoder"]
+    assert client.result("kv.policy", policy="16")["policies"] == {"tiny": "16", "second": "16"}
+    client.result("unload_model", model="tiny")
+    # The next one is the default of requests then.
+    assert client.result("generate", prompt="a", max_tokens=2)["model"] == "second"
+    client.result("unload_model", model="second")
+    for method, params in (("generate", {"prompt": "a"}), ("bench.run", {})):
+        assert "no model that generates text is loaded" in client.call(method, params).message
+    client.result("unload_model", model="encoder")
+    client.result("load_model", model=str(tiny_model))
+
+
 def test_the_document_is_what_the_code_says() -> None:
     file = Path(__file__).parents[2] / "docs" / "rpc.md"
     assert file.read_text(encoding="utf-8") == document.document(), (
@@ -338,9 +353,24 @@ def test_the_document_is_what_the_code_says() -> None:
         assert set(answered) <= set(method.result), method.name
 
 
-def test_a_signal_ends_it_after_the_answers(tiny_model: Path, tmp_path: Path) -> None:
-    client = Client(tiny_model, "--cache-dir", tmp_path / "kv", home=tmp_path / "home")
+def test_it_reads_its_file_again_and_a_signal_ends_it_after_the_answers(tiny_model: Path, tmp_path: Path) -> None:
+    file = tmp_path / "hwledger.toml"
+    file.write_text('[cache]\ndir = "kv"\n', encoding="utf-8")
+    client = Client(tiny_model, "--config", file, home=tmp_path / "home")
     try:
+        assert client.result("kv.policy") == {"policies": {"tiny": "16"}}  # it has read the file
+        more = '[engine]\nkv = "8"\n[server]\nport = 1\nstuck_after_seconds = 9\n[sampling]\ntop_k = 3\n'
+        file.write_text(file.read_text(encoding="utf-8") + more, encoding="utf-8")
+        changes = client.result("config.reload")["changes"]
+        told = {kind: [each["name"] for each in changes[kind]] for kind in ("applied", "needs_restart", "unused")}
+        assert told == {
+            "applied": ["server.stuck_after_seconds", "engine.kv"],
+            "needs_restart": [],
+            "unused": ["server.port", "sampling.top_k"],
+        }
+        assert client.result("kv.policy") == {"policies": {"tiny": "8"}}
+        file.write_text("[servers]", encoding="utf-8")
+        assert "did you mean server?" in client.call("config.reload").message
         client.send(jsonrpcclient.request("generate", {"prompt": "hello", "max_tokens": 60, "request_id": "s"}, id="s"))
         client.until(lambda said: said.get("method") == "token")
         client.process.send_signal(signal.SIGTERM)

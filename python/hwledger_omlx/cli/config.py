@@ -36,7 +36,7 @@ def show(
 ) -> None:
     """What is in force, and where each value comes from. Takes the flags of `serve` too: config show --port 9000."""
     loaded = load(config, flags=given(_flags(context.args)))
-    loaded.engine()  # and with it what the values must be together
+    loaded.server()  # and with it what the values must be together
     if as_json:
         told = {
             "file": None if loaded.file is None else str(loaded.file),
@@ -80,10 +80,14 @@ def _flags(arguments: list[str]) -> dict[str, Any]:
     left = list(arguments)
     while left:
         flag, equals, value = left.pop(0).partition("=")
+        if flag.startswith("-") and not flag.startswith("--"):
+            raise ConfigError(f"{flag} is a flag of no setting")
         if not flag.startswith("--"):
             flags.setdefault("MODEL", []).append(flag + equals + value)
         elif flag == "--no-cache":
             flags[flag] = True
+        elif flag == "--restart-stuck":
+            continue  # of the command line alone
         elif equals:
             flags[flag] = value
         elif left:

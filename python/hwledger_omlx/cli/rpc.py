@@ -87,11 +87,10 @@ def rpc(
                 reload=lambda: live.reload_as_json(),
             )
         )
-        live = LiveConfig(in_force, server.session, lambda: load(in_force.file, environment, flags))
-        within_s = settings.shutdown_s + signals.TO_CLOSE_S
+        live = LiveConfig(in_force, server.session, lambda: load(in_force.file, environment, flags), rpc=server)
         with signals.answered(
             server.end_soon,
-            within_s=within_s,
+            within_s=lambda: server.settings.shutdown_s + signals.TO_CLOSE_S,
             flush=lambda: server.session.cache.flush(),
             reload=live.reload_and_tell,
         ):

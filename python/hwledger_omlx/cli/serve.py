@@ -196,8 +196,12 @@ def serve(
         # A file that was there is missed when it is gone; it says nothing no more only when it is empty.
         live = LiveConfig(in_force, server.session, lambda: load(in_force.file, environment, flags), server)
         server.start()
-        within_s = server.settings.shutdown_s + signals.TO_CLOSE_S
-        with signals.answered(server.end_soon, within_s=within_s, flush=server.flush, reload=live.reload_and_tell):
+        with signals.answered(
+            server.end_soon,
+            within_s=lambda: server.settings.shutdown_s + signals.TO_CLOSE_S,
+            flush=server.flush,
+            reload=live.reload_and_tell,
+        ):
             try:
                 typer.echo(f"{server.url} serves {', '.join(server.model_ids) or 'no model yet'}")
                 server.wait()

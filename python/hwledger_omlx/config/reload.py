@@ -8,23 +8,26 @@ import contextlib
 import dataclasses
 import logging
 import threading
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from hwledger_omlx import logs
 from hwledger_omlx.config.configuration import Config, Entry
 from hwledger_omlx.engine import model_folder
-from hwledger_omlx.engine.activity import activity
+from hwledger_omlx.engine.activity import is_busy
 from hwledger_omlx.engine.session import Session
 from hwledger_omlx.errors import Error
 
 if TYPE_CHECKING:
+    from hwledger_omlx.rpc.server import RpcServer
     from hwledger_omlx.serve.server import Server
 
 _log = logging.getLogger(__name__)
 
 _LOOK_EVERY_S = 0.25
+_OF_RPC = {"server.shutdown_seconds", "server.stuck_after_seconds"}
+"""Settings of servers that count for JSON-RPC too."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,6 +55,8 @@ class Changes:
     """Models that are there now."""
     leaving: tuple[str, ...] = ()
     """Models that are unloaded when their answers are out."""
+    unused: tuple[Change, ...] = ()
+    """They count for HTTP alone, which this program does not speak."""
 
     def to_dict(self) -> dict[str, Any]:
         """For JSON."""
@@ -60,6 +65,7 @@ class Changes:
     def __str__(self) -> str:
         told = [f"{each.name} = {each.after!r}" for each in (*self.applied, *self.at_next_load)]
         told += [f"{each.name} needs a restart" for each in self.needs_restart]
+        told += [f"{each.name} counts for HTTP alone" for each in self.unused]
         told += [f"{each} loaded" for each in self.loaded] + [f"{each} leaves" for each in self.leaving]
         return "; ".join(told) or "nothing has changed"
 
@@ -71,16 +77,23 @@ class LiveConfig:
         config: what it was started with.
         session: the running engine.
         load: gives the configuration as it is said now.
-        server: the HTTP server on the engine; None where there is none.
+        server: what serves the engine over HTTP.
+        rpc: what serves it over JSON-RPC, where no HTTP server does.
     """
 
     def __init__(
-        self, config: Config, session: Session, load: Callable[[], Config], server: "Server | None" = None
+        self,
+        config: Config,
+        session: Session,
+        load: Callable[[], Config],
+        server: "Server | None" = None,
+        rpc: "RpcServer | None" = None,
     ) -> None:
         self.config = config
         self._session = session
         self._load = load
         self._server = server
+        self._rpc = rpc
         self._one = threading.Lock()
         self._settings = config.server()
         models = [] if server is None else self._settings.models
@@ -115,7 +128,7 @@ class LiveConfig:
                 undo.callback(self._server.offer)  # what is there then
             stayed = session.run(self._stay(set(folders)))
             undo.callback(self._let_leave, stayed)
-            added = [each for model_id, each in folders.items() if model_id not in session.loaded]
+            added = [each for model_id, each in folders.items() if model_id not in session.models]
             for folder in added:
                 undo.callback(session.unload, session.load(folder.path))
             if self._server is not None and names:
@@ -131,30 +144,33 @@ class LiveConfig:
                 session.cache.set_limits(paged)
             undo.pop_all()
         session.config = dataclasses.replace(settings.engine, model=session.config.model)
+        if self._rpc is not None:
+            self._rpc.reconfigure(settings)
         if "log.level" in names:
             logs.configure(level=new.value("log.level"))
         leaving = self._let_leave(self._listed - folders.keys())
         self.config, self._settings, self._listed = new, settings, set(folders)
         shown = {each.name: each for each in old.entries}
 
-        def told(takes: str) -> tuple[Change, ...]:
+        def told(entries: Iterable[Entry]) -> tuple[Change, ...]:
             return tuple(
                 Change(each.name, shown[each.name].shown if each.name in shown else None, each.shown, each.origin)
-                for each in changed
-                if each.takes == takes
+                for each in entries
             )
 
+        used = [each for each in changed if self._server is not None or not _is_of_http(each)]
         return Changes(
             file=None if said.file is None else str(said.file),
-            applied=told("now"),
-            at_next_load=told("loading"),
-            needs_restart=told("restart"),
+            applied=told(each for each in used if each.takes == "now"),
+            at_next_load=told(each for each in used if each.takes == "loading"),
+            needs_restart=told(each for each in used if each.takes == "restart"),
+            unused=told(each for each in changed if each not in used),
             loaded=tuple(folder.model_id for folder in added),
             leaving=leaving,
         )
 
     def _let_leave(self, gone: set[str]) -> tuple[str, ...]:
-        leaving = tuple(sorted(gone & self._session.loaded.keys()))
+        leaving = tuple(sorted(gone & self._session.models.keys()))
         for model_id in leaving:
             self._session.begin(self._unload_idle(model_id))
         return leaving
@@ -170,9 +186,8 @@ class LiveConfig:
     async def _unload_idle(self, model_id: str) -> None:
         """Unloads a model at a moment when it has no requests, and has nobody find it any more."""
         self._leaving.add(model_id)
-        while model_id in self._leaving and (model := self._session.loaded.get(model_id)) is not None:
-            at = activity(model.placed)
-            if at is None or not at.requests:
+        while model_id in self._leaving and (model := self._session.loaded_of_any_kind.get(model_id)) is not None:
+            if not is_busy(model.placed):
                 self._leaving.discard(model_id)
                 self._unloading[model_id] = asyncio.ensure_future(asyncio.to_thread(self._unload, model_id))
                 await self._unloading[model_id]
@@ -201,6 +216,15 @@ class LiveConfig:
     def reload_as_json(self) -> Mapping[str, Any]:
         """As `reload`, told in what JSON has."""
         return self.reload().to_dict()
+
+
+def _is_of_http(entry: Entry) -> bool:
+    section = entry.path[0]
+    return (
+        section == "sampling"
+        or (section == "server" and entry.name not in _OF_RPC)
+        or (section == "models" and entry.path[2] != "kv")
+    )
 
 
 def _changed(old: Config, new: Config) -> list[Entry]:

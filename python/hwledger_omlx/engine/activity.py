@@ -55,6 +55,14 @@ def activity(placed: Placed) -> Activity | None:
     )
 
 
+def is_busy(placed: Placed) -> bool:
+    """Whether a model of any kind has requests that were accepted and have not ended."""
+    if not placed.generates:
+        return bool(attribute(placed.engine, "has_active_requests")())
+    at = activity(placed)
+    return at is not None and at.requests > 0
+
+
 def ask(placed: Placed) -> Future[int] | None:
     """Has the model's inference thread answer when it next has time, with its id; None where it is being ended."""
     core = getattr(requests_of(placed.engine), "engine", None)

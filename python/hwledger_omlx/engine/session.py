@@ -172,7 +172,7 @@ class Session:
     @property
     def models(self) -> dict[str, ModelFolder]:
         """The loaded models of every kind by id."""
-        return {model_id: model.folder for model_id, model in (self._models | self._one_shot).items()}
+        return {model_id: model.folder for model_id, model in self.loaded_of_any_kind.items()}
 
     @property
     def loaded(self) -> dict[str, LoadedModel]:
@@ -180,9 +180,14 @@ class Session:
         return dict(self._models)
 
     @property
+    def loaded_of_any_kind(self) -> dict[str, LoadedModel]:
+        """The loaded models by id, with the fork's engine of each."""
+        return self._models | self._one_shot
+
+    @property
     def one_shot(self) -> OneShot:
         """What models do that answer a request in one piece; its methods run on the engine's loop: see `run`."""
-        return OneShot(self._models | self._one_shot)
+        return OneShot(self.loaded_of_any_kind)
 
     @property
     def pool(self) -> Any:
@@ -229,7 +234,7 @@ class Session:
             return await self._load_alone(folder)
 
     async def _load_alone(self, folder: ModelFolder) -> str:
-        every = self._models | self._one_shot
+        every = self.loaded_of_any_kind
         present = every.get(folder.model_id)
         if present is not None:
             if present.folder.path != folder.path:
@@ -258,6 +263,8 @@ class Session:
         """Ends what runs on a model that the pool is about to unload."""
         self._one_shot.pop(model_id, None)
         if self._models.pop(model_id, None) is not None:
+            if self._default_model == model_id:
+                self._default_model = next(iter(self._models), "")
             await self._requests.end_all(model_id)
 
     async def _unload(self, model_id: str) -> None:
@@ -368,7 +375,8 @@ class Session:
             raise ModelTaskError(f"{wanted} is {kind}, which does not generate text; name a model that does")
         if wanted not in self._models:
             loaded = ", ".join(self._models) or "none"
-            raise error(f"no model {wanted!r} is loaded (loaded: {loaded}); load it first with engine.load(folder)")
+            named = repr(wanted) if wanted else "that generates text"
+            raise error(f"no model {named} is loaded (loaded: {loaded}); load it first with engine.load(folder)")
         return self._models[wanted]
 
     def _address(self, prompt: Prompt, model_id: str | None, tenant: str) -> tuple[bytes, Iterable[int]]:
@@ -430,6 +438,16 @@ class Session:
             EngineClosedError: the engine is closed.
         """
         return self._loop.begin(work)
+
+    def ask_loop(self) -> concurrent.futures.Future[None] | None:
+        """Has the engine's loop answer when it next has time; None where it is not started yet, or closed."""
+
+        async def answer() -> None: ...
+
+        try:
+            return self.begin(answer())
+        except Error:
+            return None
 
     def run(self, work: Coroutine[Any, Any, T]) -> T:
         """The result of a coroutine that runs on the engine's loop; waits, so call it on another thread.

@@ -21,9 +21,10 @@ _POLL_S = 0.05
 
 def _run(service: "Service", params: dict[str, Any]) -> dict[str, Any]:
     session = service.session
-    model_id = service.model_id(params["model"]) or next(iter(session.models), "")
+    model_id = service.model_id(params["model"]) or next(iter(session.loaded), "")
     if model_id not in session.models:
-        raise ModelError(f"no model {model_id!r} is loaded; load it first with load_model")
+        named = repr(model_id) if model_id else "that generates text"
+        raise ModelError(f"no model {named} is loaded; load it first with load_model")
     request_id = f"bench-{uuid.uuid4().hex}"
     try:
         request = GenerateRequest.parse(

@@ -34,14 +34,15 @@ def _unload_model(service: "Service", params: dict[str, Any]) -> dict[str, Any]:
 
 
 def _memory_report(service: "Service", _: dict[str, Any]) -> dict[str, Any]:
-    report = service.session.memory()
+    session = service.session
+    report = session.memory()
     mlx = report.mlx
     return {
         "total_unified_mb": _value(mlx.device_bytes) / _MB,
         "used_by_mlx_mb": (_value(mlx.active_bytes) + _value(mlx.cache_bytes)) / _MB,
         "kv_cache_mb": sum(_value(model.kv_allocated_bytes) + _value(model.state_bytes) for model in report.models)
         / _MB,
-        "loaded_models": [model.model_id for model in report.models],
+        "loaded_models": list(session.models),
         "models": [
             {
                 "model": model.model_id,
@@ -70,7 +71,7 @@ def _kv_policy(service: "Service", params: dict[str, Any]) -> dict[str, Any]:
     session, model_id = service.session, service.model_id(params["model"])
     if params["policy"] is not None:
         session.set_kv_policy(params["policy"], model_id)
-    asked = list(session.models) if model_id is None else [model_id]
+    asked = list(session.loaded) if model_id is None else [model_id]
     return {"policies": {each: session.kv_policy_of(each) for each in asked}}
 
 
@@ -138,7 +139,8 @@ ENGINE_METHODS = (
             "used_by_mlx_mb": "What MLX has of it: arrays, and what it keeps for new ones.",
             "kv_cache_mb": "Keys, values and states of all requests, as allocated.",
             "loaded_models": "Ids.",
-            "models": "For each its `model`, `weights_mb`, `kv_policy` and `layers`, a list of `layer` and `kv_bytes`.",
+            "models": "For each that generates text its `model`, `weights_mb`, `kv_policy` and `layers`, a list of "
+            "`layer` and `kv_bytes`.",
         },
         run=_memory_report,
         example=(
@@ -177,7 +179,7 @@ ENGINE_METHODS = (
         "on as they are.",
         params={
             "policy": Field(TEXT_OR_OBJECT, "Such as `8`, `k8v4` or `auto:0.35`; without, nothing is changed.", None),
-            "model": Field(TEXT, "A loaded model; without, all, and those loaded later.", None),
+            "model": Field(TEXT, "A loaded model; without, all that generate text, and those loaded later.", None),
         },
         result={"policies": "The policy of each model asked for, by its id."},
         run=_kv_policy,

@@ -5,6 +5,7 @@ import logging
 import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 
 from hwledger_omlx._native import RpcConnection, RpcRequest
 from hwledger_omlx.engine import model_folder
@@ -17,6 +18,8 @@ from hwledger_omlx.rpc.method import Method
 from hwledger_omlx.rpc.methods import METHODS
 from hwledger_omlx.rpc.service import Service
 from hwledger_omlx.rpc.settings import RpcSettings
+from hwledger_omlx.serve.heartbeat import Heartbeat
+from hwledger_omlx.serve.settings import ServerSettings
 
 logger = logging.getLogger(__name__)
 
@@ -54,9 +57,10 @@ class RpcServer:
     """
 
     def __init__(self, settings: RpcSettings, input_fd: int = 0, output_fd: int = 1) -> None:
-        self._settings = settings
+        self.settings = settings
         self._descriptors = (input_fd, output_fd)
-        self.session = Session(settings.engine)
+        self.session = session = Session(settings.engine)
+        self.heartbeat = Heartbeat(lambda: session.loaded, settings.stuck_after_s, ask_loop=session.ask_loop)
         self._connection: RpcConnection | None = None
         self._ending = False
 
@@ -66,17 +70,22 @@ class RpcServer:
         if self._connection is not None:
             self._connection.wake()
 
+    def reconfigure(self, settings: ServerSettings) -> None:
+        """Has those of the settings count from now on that this server has too: its times."""
+        self.settings = replace(self.settings, shutdown_s=settings.shutdown_s, stuck_after_s=settings.stuck_after_s)
+        self.heartbeat.stuck_after_s = settings.stuck_after_s
+
     def run(self) -> int:
         """Serves; see `serve`."""
         _servers.add(self)
         try:
             with taken(*self._descriptors) as (reading, writing):
-                settings = self._settings
+                settings = self.settings
                 connection = self._connection = RpcConnection(
                     reading, writing, message_bytes=settings.message_bytes, queue_bytes=settings.queue_bytes
                 )
                 with self._started():
-                    self._serve(Service(self.session, connection, settings))
+                    self._serve(Service(self.session, connection, settings, self.heartbeat))
                 self._write_rest(connection)
         finally:
             _servers.discard(self)
@@ -84,7 +93,7 @@ class RpcServer:
 
     @contextlib.contextmanager
     def _started(self) -> Iterator[None]:
-        folders = [model_folder.locate(model) for model in self._settings.models]
+        folders = [model_folder.locate(model) for model in self.settings.models]
         self.session.start()
         try:
             for folder in folders:
@@ -123,17 +132,17 @@ class RpcServer:
 
     def _await_calls(self, service: Service) -> None:
         """Returns when nothing is under way, or the time for it is over."""
-        until_s = time.monotonic() + self._settings.shutdown_s
+        until_s = time.monotonic() + self.settings.shutdown_s
         while time.monotonic() < until_s:
             if service.connection.broken is not None:
                 raise BrokenPipeError(service.connection.broken)
             if service.calls.wait_for_none(min(_LOOK_S, until_s - time.monotonic())):
                 return
-        logger.warning("calls were still under way after %g s and are cancelled", self._settings.shutdown_s)
+        logger.warning("calls were still under way after %g s and are cancelled", self.settings.shutdown_s)
 
     def _write_rest(self, connection: RpcConnection) -> None:
         connection.close()
-        until_s = time.monotonic() + max(_LEAST_S_TO_WRITE, self._settings.shutdown_s)
+        until_s = time.monotonic() + max(_LEAST_S_TO_WRITE, self.settings.shutdown_s)
         while not connection.flush(_LOOK_S):
             if connection.broken is not None or time.monotonic() >= until_s:
                 why = connection.broken or "it does not read"

@@ -2,20 +2,18 @@
 
 import contextlib
 import importlib.metadata
-import threading
+import math
 import time
 from pathlib import Path
 
 from hwledger_omlx._native import RpcConnection
-from hwledger_omlx.engine.activity import activity
+from hwledger_omlx.engine.activity import is_busy
 from hwledger_omlx.engine.session import Session
 from hwledger_omlx.rpc.calls import Calls
 from hwledger_omlx.rpc.memory_stream import MemoryStream
 from hwledger_omlx.rpc.settings import RpcSettings
 from hwledger_omlx.serve.heartbeat import Heartbeat
-
-_LOOKS_A_LIMIT = 12
-_MOST_S_BETWEEN_LOOKS = 5.0
+from hwledger_omlx.serve.watch import Watch
 
 
 class Service:
@@ -25,9 +23,12 @@ class Service:
         session: the engine.
         connection: to the client.
         settings: the server's.
+        heartbeat: of the engine.
     """
 
-    def __init__(self, session: Session, connection: RpcConnection, settings: RpcSettings) -> None:
+    def __init__(
+        self, session: Session, connection: RpcConnection, settings: RpcSettings, heartbeat: Heartbeat
+    ) -> None:
         self.session = session
         self.connection = connection
         self.settings = settings
@@ -35,20 +36,14 @@ class Service:
         self.memory = MemoryStream(session, connection)
         self.mlx_version = importlib.metadata.version("mlx")
         self._began_s = time.monotonic()
-        self._heartbeat = Heartbeat(lambda: session.loaded, settings.stuck_after_s)
-        self._over = threading.Event()
-        threading.Thread(target=self._watch, name="hwledger-rpc-heartbeat", daemon=True).start()
+        self._heartbeat = heartbeat
+        self._watch = Watch(heartbeat, restart_after_s=lambda: math.inf)
+        self._watch.start()
 
     def close(self) -> None:
         """Ends what was begun here, the engine apart."""
         self.memory.stop()
-        self._over.set()
-
-    def _watch(self) -> None:
-        # On a thread that is none of the engine's, so that it goes on where the engine hangs.
-        pause_s = min(_MOST_S_BETWEEN_LOOKS, self.settings.stuck_after_s / _LOOKS_A_LIMIT)
-        while not self._over.wait(pause_s):
-            self._heartbeat.look()
+        self._watch.stop()
 
     @property
     def uptime_s(self) -> float:
@@ -59,8 +54,8 @@ class Service:
         """`ok`, `busy` or `stuck`."""
         if self._heartbeat.stuck():
             return "stuck"
-        states = (activity(model.placed) for model in self.session.loaded.values())
-        return "busy" if any(state is not None and state.requests for state in states) else "ok"
+        loaded = self.session.loaded_of_any_kind.values()
+        return "busy" if any(is_busy(model.placed) for model in loaded) else "ok"
 
     def model_id(self, named: str | None) -> str | None:
         """The id of a loaded model that the client names as it had it loaded: by id, by folder or by hub id.

@@ -21,7 +21,7 @@ from hwledger_omlx.errors import EngineError, Error, StoreError
 from hwledger_omlx.fork.home import fork_home
 from hwledger_omlx.serve.admin import cache_panel, speeds
 from hwledger_omlx.serve.bodies import CheckedBodies
-from hwledger_omlx.serve.failures import AnthropicErrors, failed
+from hwledger_omlx.serve.failures import AnthropicErrors, CutShort, failed
 from hwledger_omlx.serve.health import Health
 from hwledger_omlx.serve.metrics import Metrics
 from hwledger_omlx.serve.overlay import ModelOverlay, Overlay
@@ -168,7 +168,7 @@ class ForkServer:
         outer.mount("/", self._app)
         # Enough for a full batch and the next one, and so few that the fork's scheduler refuses none.
         turns = Turns(max(2 * self._session.config.max_concurrent_requests, 16))
-        served = _V1Too(AnthropicErrors(CheckedBodies(outer, turns)))
+        served = _V1Too(AnthropicErrors(CutShort(CheckedBodies(outer, turns))))
         return served if self._wanted.is_local else _KeyRequired(served, self._settings)
 
     def _add_to_admin_page(self, outer: FastAPI, metrics: Metrics) -> None:

@@ -3,6 +3,7 @@
 Anthropic's form and its names: https://docs.anthropic.com/en/api/errors
 """
 
+import asyncio
 import json
 import logging
 from typing import Any
@@ -90,6 +91,36 @@ class _Held:
         self.is_through = True
         while self._messages:
             await self._send(self._messages.pop(0))
+
+
+class CutShort:
+    """Says so to who still waits for an answer when the server ends, and lets what has begun break off.
+
+    uvicorn cancels what outlasts its deadline, and nothing else. It would log each with its stack, and answer with a
+    500 that clients take for a fault of the server.
+    """
+
+    def __init__(self, app: ASGIApp) -> None:
+        self._app = app
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Passes everything on."""
+        has_begun = False
+
+        async def send_on(message: Message) -> None:
+            nonlocal has_begun
+            has_begun = True
+            await send(message)
+
+        try:
+            await self._app(scope, receive, send_on)
+        except asyncio.CancelledError:
+            if scope["type"] != "http":
+                raise
+            if not has_begun:
+                said = {"message": "the server ends; ask again", "type": "server_error", "param": None, "code": None}
+                headers = {"retry-after": "5", "connection": "close"}
+                await JSONResponse({"error": said}, 503, headers)(scope, receive, send)
 
 
 class AnthropicErrors:

@@ -13,7 +13,7 @@ import uvicorn
 
 from hwledger_omlx.engine import model_folder
 from hwledger_omlx.engine.session import Session
-from hwledger_omlx.errors import EngineError, Error
+from hwledger_omlx.errors import EngineError
 from hwledger_omlx.serve.app import ForkServer
 from hwledger_omlx.serve.health import Health
 from hwledger_omlx.serve.heartbeat import Heartbeat
@@ -45,7 +45,7 @@ class Server:
     ) -> None:
         self.settings = settings
         self.session = session = Session(settings.engine)
-        self.heartbeat = Heartbeat(lambda: session.loaded, settings.stuck_after_s, ask_loop=self._ask_loop)
+        self.heartbeat = Heartbeat(lambda: session.loaded, settings.stuck_after_s, ask_loop=session.ask_loop)
         self._watch = Watch(
             self.heartbeat,
             supervisor=pipe_to_supervisor(),
@@ -187,12 +187,6 @@ class Server:
             if fork is not None:
                 fork.release()
             self._watch.stop()
-
-    def _ask_loop(self) -> "concurrent.futures.Future[None] | None":
-        try:
-            return self.session.begin(_called(lambda: None))
-        except Error:  # not started yet, or closed
-            return None
 
     def __enter__(self) -> Self:
         self.start()
