@@ -19,7 +19,7 @@ from hwledger_omlx.cli.bench import bench_app
 from hwledger_omlx.errors import HarnessError
 from hwledger_omlx.fork.locate import Fork
 from hwledger_omlx.measure import Bar, Result, Turn, WorkerProcess, cache_store_worker
-from hwledger_omlx.measure.cache_bench import PARTS, CacheBench, CacheReport
+from hwledger_omlx.measure.cache_bench import PARTS, CacheBench, Report
 from hwledger_omlx.measure.cache_disk import SequentialDisk, filesystem_of
 from hwledger_omlx.measure.cache_generation import IN_MEMORY, NEXT_TURN, RESEND, Answers, Generation
 from hwledger_omlx.measure.cache_index import LargeIndex
@@ -310,9 +310,9 @@ def asked(monkeypatch: pytest.MonkeyPatch) -> list[CacheBench]:
     benches: list[CacheBench] = []
     slow = Result(name="save", value=9.0, unit="B/s", against=10.0, ratio=0.6, bar=Bar.ratio_at_least(0.7), rounds=2)
 
-    def run(self: CacheBench, on_turn: object) -> CacheReport:
+    def run(self: CacheBench, on_turn: object) -> Report:
         benches.append(self)
-        return CacheReport("a bench", [slow], environment())
+        return Report("bench", "a bench", [slow], environment())
 
     monkeypatch.setattr(CacheBench, "run", run)
     return benches

@@ -16,7 +16,7 @@ def asked(monkeypatch: pytest.MonkeyPatch) -> list[EngineBench]:
     slow = Result(
         name="decode", value=9.0, unit="tokens/s", against=10.0, ratio=0.9, bar=Bar.ratio_at_least(0.97), rounds=3
     )
-    report = Report("a bench", [slow], environment())
+    report = Report("bench", "a bench", [slow], environment())
 
     def run(self: EngineBench, on_turn: object) -> Report:
         benches.append(self)

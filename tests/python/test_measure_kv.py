@@ -136,7 +136,7 @@ def test_recall_is_asked_of_chosen_points_only() -> None:
 
 def test_the_table_has_a_row_a_point() -> None:
     found = quality(Model())
-    report = KvReport("kv", found.results, environment(), found.notes, found.measurements)
+    report = KvReport("bench kv", "kv", found.results, environment(), found.notes, found.measurements)
     said = json.loads(report.json_text())
     assert (said["report"], said["version"], len(said["points"])) == ("bench kv", 1, len(found.measurements))
     assert said["points"][1]["side"] == "K+V"
@@ -383,7 +383,7 @@ def test_command_line(monkeypatch: pytest.MonkeyPatch) -> None:
 
     def run(self: KvBench, on_turn: object) -> KvReport:
         benches.append(self)
-        return KvReport("a bench", [slow], environment(), (), [point])
+        return KvReport("bench", "a bench", [slow], environment(), (), [point])
 
     monkeypatch.setattr(KvBench, "run", run)
     done = CliRunner().invoke(bench_app, ["kv", "--only", "quality, codecs", "--model", "m", "--rounds", "3"])

@@ -33,7 +33,7 @@ def result(name: str, ratio: float | None, bar: Bar | None, **given: object) -> 
 
 def printed(*results: Result, notes: tuple[str, ...] = ()) -> str:
     out = io.StringIO()
-    Report("a bench", results, HERE, notes).print(file=out)
+    Report("bench", "a bench", results, HERE, notes).print(file=out)
     return out.getvalue()
 
 
@@ -44,7 +44,7 @@ def test_json_has_the_seven_keys_and_the_environment() -> None:
         result("b", 0.5, Bar.ratio_at_least(0.97)),
         result("c", None, None),
     ]
-    Report("a bench", results, HERE).print(as_json=True, file=out)
+    Report("bench", "a bench", results, HERE).print(as_json=True, file=out)
     read = json.loads(out.getvalue())
     assert {"results", "environment"} <= read.keys()
     for each in read["results"]:

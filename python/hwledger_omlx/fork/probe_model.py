@@ -54,6 +54,24 @@ async def engine(model: Path, prepare: Callable[[Any], None] | None = None) -> A
         await made.stop()
 
 
+async def answer(made: Any, prompt: str, max_tokens: int) -> tuple[str, int]:
+    """The greedy answer, and the most bytes that the layer caches of the running batch held meanwhile.
+
+    Args:
+        made: from `engine`.
+        prompt: text to continue.
+        max_tokens: of the answer.
+    """
+    scheduler = made._engine.engine.scheduler
+    most, text = 0, ""
+    async for output in made.stream_generate(prompt, max_tokens=max_tokens, temperature=0.0):
+        batch = scheduler.batch_generator
+        running = [] if batch is None else batch._generation_batch.prompt_cache
+        most = max(most, sum(int(cache.nbytes) for cache in running))
+        text = str(output.text)
+    return text, most
+
+
 def _config() -> dict[str, Any]:
     return {
         "architectures": ["Qwen3ForCausalLM"],

@@ -9,7 +9,6 @@ import tempfile
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import psutil
 
@@ -29,7 +28,6 @@ from hwledger_omlx.measure.report import Report, quantity
 
 PARTS = ("resend", "next-turn", "restore", "save", "index", "gpu-restore")
 DEFAULT_PARTS = PARTS[:5]
-REPORT_VERSION = 1
 _DISK_MARGIN_BYTES = 2**30
 
 # The fork computes a resend's tokens past the last full block again: 181 of these 9,141, and 181 of 2,229 too.
@@ -58,14 +56,6 @@ _GPU_MODEL = RandomModel(
 _GPU_PROMPT_TOKENS = (31_339, 100_000)
 
 
-class CacheReport(Report):
-    """A report whose JSON says what it is and in which version."""
-
-    def as_json(self) -> dict[str, Any]:
-        """`{"report": "bench cache", "version": 1, "results": [...], "environment": {...}, "notes": [...]}`."""
-        return {"report": "bench cache", "version": REPORT_VERSION, **super().as_json()}
-
-
 @dataclass(frozen=True, slots=True, kw_only=True)
 class CacheBench:
     """What to measure."""
@@ -89,7 +79,7 @@ class CacheBench:
     index_prompts: tuple[int, int] | None = None
     """Prompts of part `index`, and tokens of each; None for 200 of 128,000, or 50 with `quick`."""
 
-    def run(self, on_turn: OnTurn | None = None) -> CacheReport:
+    def run(self, on_turn: OnTurn | None = None) -> Report:
         """Measures, and returns the report.
 
         Raises:
@@ -123,7 +113,7 @@ class CacheBench:
             if "gpu-restore" in self.parts:
                 for tokens in self.gpu_prompt_tokens:
                     results += self._generated(self._gpu_generation(tokens), fork, scratch, f"gpu-{tokens}", on_turn)
-        return CacheReport("our paged cache against the fork's own", results, around, self._notes(parent))
+        return Report("bench cache", "our paged cache against the fork's own", results, around, self._notes(parent))
 
     def _generated(
         self, generation: Generation, fork: Fork, scratch: Path, name: str, on_turn: OnTurn | None

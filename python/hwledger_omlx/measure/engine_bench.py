@@ -87,7 +87,7 @@ class EngineBench:
         # either way, in the bare fork against itself too. So this is shown, and no bar.
         many = [f"concurrent {requests}" for requests in self.concurrency if requests > 1]
         results += [same_text(texts, case, f"same greedy text, {case.split()[1]} requests", None) for case in many]
-        return Report("our engine against the bare fork", results, around, self._notes(folder, texts))
+        return Report("bench engine", "our engine against the bare fork", results, around, self._notes(folder, texts))
 
     def _check(self) -> None:
         if not self.concurrency or min(self.concurrency) < 1 or len(set(self.concurrency)) != len(self.concurrency):

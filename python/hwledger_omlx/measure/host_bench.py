@@ -88,7 +88,7 @@ class HostBench:
             "engine to the text in a Rust program; tokens after the first. HTTP is /v1/completions of `serve`, over "
             "loopback, JSON-RPC is `generate` of a process that the program starts; both read by the same program.",
         ]
-        return Report("from the engine to a Rust program, a token", self.results(samples), around, notes)
+        return Report("bench host", "from the engine to a Rust program, a token", self.results(samples), around, notes)
 
     def measure(self, program: Path, model: Path, on_turn: OnTurn | None = None) -> Samples:
         """Has the ways take turns."""

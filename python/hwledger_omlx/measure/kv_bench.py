@@ -65,7 +65,7 @@ class KvBench:
                 more, said = measured.run(on_turn)
                 results += more
                 notes += said
-        return KvReport("keys and values at fewer bits", results, around, notes, points)
+        return KvReport("bench kv", "keys and values at fewer bits", results, around, notes, points)
 
     @property
     def quality(self) -> Quality:

@@ -11,23 +11,16 @@ from rich.table import Table
 from hwledger_omlx.measure.kv_quality import Measurement
 from hwledger_omlx.measure.report import Report
 
-REPORT_VERSION = 1
-
 
 @dataclass(frozen=True, slots=True)
 class KvReport(Report):
-    """A report whose JSON says what it is, with the points of its quality part."""
+    """A report with the points of its quality part."""
 
     points: Sequence[Measurement] = ()
 
     def as_json(self) -> dict[str, Any]:
-        """`{"report": "bench kv", "version": 1, "points": [...], "results": [...], ...}`."""
-        return {
-            "report": "bench kv",
-            "version": REPORT_VERSION,
-            "points": [each.as_json() for each in self.points],
-            **Report.as_json(self),
-        }
+        """As of any report, and `"points": [...]`."""
+        return {**Report.as_json(self), "points": [each.as_json() for each in self.points]}
 
     def print(self, *, as_json: bool = False, file: IO[str] | None = None, width: int | None = None) -> None:
         """Writes the points, then what `Report` does."""

@@ -79,7 +79,9 @@ class MemoryBench:
             f"end-of-text token taken away; {self.max_tokens} tokens of each request. Steps in which all requests were "
             "decoded. The hooks' share is of those steps' time, and counts what the hooks took in all steps.",
         ]
-        return Report("what the memory ledger costs a step of decoding", self.results(samples), around, notes)
+        return Report(
+            "bench memory", "what the memory ledger costs a step of decoding", self.results(samples), around, notes
+        )
 
     def _folder(self, scratch: Path) -> str | Path:
         if self.model is None and has_gpu():

@@ -5,7 +5,6 @@ Joins what `plan_caches.py` and `plan_peak.py` measure. Measures nothing itself.
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
 
 from hwledger_omlx.errors import HarnessError
 from hwledger_omlx.measure.bars import Bar, Result
@@ -18,16 +17,7 @@ from hwledger_omlx.measure.plan_peak import Peak
 from hwledger_omlx.measure.report import Report
 
 PARTS = ("caches", "peak")
-REPORT_VERSION = 1
 _ARCHITECTURES_AT_LEAST = 60
-
-
-class PlanReport(Report):
-    """A report whose JSON says what it is and in which version."""
-
-    def as_json(self) -> dict[str, Any]:
-        """`{"report": "bench plan", "version": 1, "results": [...], "environment": {...}, "notes": [...]}`."""
-        return {"report": "bench plan", "version": REPORT_VERSION, **super().as_json()}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -41,7 +31,7 @@ class PlanBench:
     rounds: int = 3
     """Of part peak; the other is deterministic."""
 
-    def run(self, on_turn: OnTurn | None = None) -> PlanReport:
+    def run(self, on_turn: OnTurn | None = None) -> Report:
         """Measures, and returns the report.
 
         Raises:
@@ -59,7 +49,7 @@ class PlanBench:
             more, said = Peak(rounds=self.rounds).run(on_turn)
             results += more
             notes += said
-        return PlanReport("the planner against the truth", results, around, notes)
+        return Report("bench plan", "the planner against the truth", results, around, notes)
 
     def _checked(self, on_turn: OnTurn | None) -> list[Checked]:
         wanted = [

@@ -21,10 +21,16 @@ _SCALES = {
 }
 
 
+REPORT_VERSION = 1
+"""Of the JSON: another number where what stood there means something else or is gone."""
+
+
 @dataclass(frozen=True, slots=True)
 class Report:
     """What one run of a bench or quality command found."""
 
+    command: str
+    """That made it, such as `bench cache`."""
     title: str
     results: Sequence[Result]
     environment: Environment
@@ -37,8 +43,10 @@ class Report:
         return [result for result in self.results if result.met is False]
 
     def as_json(self) -> dict[str, Any]:
-        """`{"results": [...], "environment": {...}, "notes": [...]}`."""
+        """`{"report": "bench cache", "version": 1, "results": [...], "environment": {...}, "notes": [...]}`."""
         return {
+            "report": self.command,
+            "version": REPORT_VERSION,
             "results": [result.as_json() for result in self.results],
             "environment": self.environment.as_json(),
             "notes": list(self.notes),

@@ -63,7 +63,7 @@ class RpcBench:
         )
         samples.values.update(tokens.values)
         results = [samples.compare(comparison) for comparison in _comparisons()]
-        return Report("JSON-RPC through a process and its pipes", results, around, self._notes())
+        return Report("bench rpc", "JSON-RPC through a process and its pipes", results, around, self._notes())
 
     def _notes(self) -> list[str]:
         return [

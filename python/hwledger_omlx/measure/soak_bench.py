@@ -85,7 +85,7 @@ class SoakBench:
             *(f"error: {each}" for each in sorted(set(clients.tally.errors))[:5]),
         ]
         results = self.results(clients.tally, held)
-        return Report(f"a server of {self.clients} clients for {self.seconds} s", results, around, notes)
+        return Report("bench soak", f"a server of {self.clients} clients for {self.seconds} s", results, around, notes)
 
     def _soak(self, clients: Clients, url: str, process: psutil.Process, on_second: OnSecond | None) -> list[Held]:
         failure: list[BaseException] = []

@@ -49,16 +49,7 @@ async def _answer(model: Path, dial: Dial | None, *, chunked: bool) -> tuple[str
         config.chunked_prefill = chunked
         config.prefill_step_size = 100
 
-    most = 0
     async with probe_model.engine(model, prepare) as engine:
-        scheduler = engine._engine.engine.scheduler
         if dial is not None:
-            set_dial(scheduler, dial)
-        stream = engine.stream_generate(_PROMPT, max_tokens=_ANSWER_TOKENS, temperature=0.0)
-        text = ""
-        async for output in stream:
-            batch = scheduler.batch_generator
-            running = [] if batch is None else batch._generation_batch.prompt_cache
-            most = max(most, sum(int(cache.nbytes) for cache in running))
-            text = str(output.text)
-    return text, most
+            set_dial(engine._engine.engine.scheduler, dial)
+        return await probe_model.answer(engine, _PROMPT, _ANSWER_TOKENS)

@@ -60,17 +60,11 @@ async def _answer(model: Path, *, chunked: bool) -> tuple[str, list[dict[str, An
         config.prefill_step_size = _CHUNK_TOKENS
 
     records: list[RequestRecord] = []
-    most, text = 0, ""
     unsubscribe = subscribe(records.append)
     try:
         async with probe_model.engine(model, prepare) as engine:
-            scheduler = engine._engine.engine.scheduler
-            async for output in engine.stream_generate(_PROMPT, max_tokens=_ANSWER_TOKENS, temperature=0.0):
-                batch = scheduler.batch_generator
-                running = [] if batch is None else batch._generation_batch.prompt_cache
-                most = max(most, sum(int(cache.nbytes) for cache in running))
-                text = str(output.text)
-            sampler = attached(scheduler)
+            text, most = await probe_model.answer(engine, _PROMPT, _ANSWER_TOKENS)
+            sampler = attached(engine._engine.engine.scheduler)
             samples = [] if sampler is None else _samples(sampler)
     finally:
         unsubscribe()
