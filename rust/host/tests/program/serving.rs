@@ -3,8 +3,9 @@
 use std::io::{BufRead, BufReader, Read};
 use std::net::TcpStream;
 use std::path::Path;
+use std::process::Stdio;
 
-use libc::{SIGINT, SIGKILL, SIGTERM};
+use libc::{SIGHUP, SIGINT, SIGKILL, SIGTERM};
 use serde_json::json;
 
 use crate::support::{Running, finish, generate, host, model, post, python, send, serve, venv};
@@ -108,6 +109,22 @@ fn two_on_one_folder_both_serve_and_one_has_the_cache() {
     first.signal(SIGTERM);
     assert_eq!(first.wait().0.code(), Some(0));
     assert!(stored_tokens(&kv) > 60);
+}
+
+#[test]
+fn rpc_answers_on_its_pipe_and_ends_when_it_is_told_to() {
+    let mut child = Running::start(host(&["rpc", "--no-cache"]).arg(model()).stdin(Stdio::piped()));
+    child.send_line(r#"{"jsonrpc": "2.0", "id": 1, "method": "health"}"#);
+    child.wait_for_output(r#""status":"ok""#);
+    let params = json!({"prompt": "a", "max_tokens": 1 << 18, "request_id": "endless", "stream": true});
+    child.send_line(&json!({"jsonrpc": "2.0", "id": 2, "method": "generate", "params": params}).to_string());
+    child.wait_for_output(r#""method":"token""#);
+    // A reload with nothing to change disturbs nobody.
+    child.signal(SIGHUP);
+    child.wait_for_output(r#""method":"token""#);
+    child.signal(SIGTERM);
+    child.signal(SIGINT);
+    assert!(matches!(child.wait().0.code(), Some(130 | 143)));
 }
 
 #[test]

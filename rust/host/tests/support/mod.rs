@@ -120,6 +120,12 @@ impl Running {
         assert!(lines.by_ref().map_while(Result::ok).any(|line| line.contains(mark)), "no {mark:?} on standard error");
     }
 
+    /// Writes a line to standard input, which is a pipe.
+    pub(crate) fn send_line(&mut self, line: &str) {
+        let input = self.child.stdin.as_mut().expect("a pipe");
+        writeln!(input, "{line}").expect("written");
+    }
+
     /// Nobody reads standard output any more.
     pub(crate) fn close_output(&mut self) {
         self.stdout = None;
