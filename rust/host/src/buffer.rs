@@ -139,11 +139,13 @@ mod tests {
     use super::*;
     use crate::events::{ProgressEvent, TokenEvent};
 
+    #[expect(clippy::unnecessary_wraps, reason = "what a writer takes")]
     fn token(number: u32) -> Item {
         let text = format!("{number} ");
         Ok(Event::Token(TokenEvent { request_id: "r".to_owned(), text, token_ids: vec![number] }))
     }
 
+    #[expect(clippy::unnecessary_wraps, reason = "what a writer takes")]
     fn progress(done_tokens: u64) -> Item {
         Ok(Event::Progress(ProgressEvent { request_id: "r".to_owned(), done_tokens, total_tokens: 9 }))
     }

@@ -6,8 +6,11 @@ use serde_json::json;
 use super::super::{Loaded, NAMES, Sources, Takes};
 use super::{load, told};
 
-/// Settings of each type, each with two values as TOML, as text, and as JSON.
-const SETTINGS: &[(&str, [(&str, &str, &str); 2])] = &[
+/// A value as TOML, as text, and as JSON.
+type Written = (&'static str, &'static str, &'static str);
+
+/// Settings of each type, each with two values.
+const SETTINGS: &[(&str, [Written; 2])] = &[
     ("server.host", [("\"::1\"", "::1", "\"::1\""), ("\"localhost\"", "localhost", "\"localhost\"")]),
     ("server.port", [("9000", "9000", "9000"), ("0", " 0 ", "0")]),
     ("server.shutdown_seconds", [("3", "3", "3.0"), ("0.5", "0.5", "0.5")]),
@@ -91,7 +94,8 @@ fn every_setting_has_a_name_a_variable_and_a_place() {
     assert_eq!(settings, named);
     let mut variables: Vec<_> = NAMES.iter().map(|name| name.variable).collect();
     let mut flags: Vec<_> = NAMES.iter().flat_map(|name| name.flags).collect();
-    (variables.sort_unstable(), flags.sort_unstable());
+    variables.sort_unstable();
+    flags.sort_unstable();
     assert!(variables.windows(2).all(|pair| pair[0] != pair[1]) && flags.windows(2).all(|pair| pair[0] != pair[1]));
 }
 
