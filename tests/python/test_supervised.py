@@ -20,6 +20,7 @@ import psutil
 import pytest
 
 import hwledger_omlx as hw
+from hwledger_omlx.models import NOTES
 
 DRIVER = """
 import os, signal, sys, threading, time
@@ -199,13 +200,14 @@ def test_an_end_that_hangs_is_cut_short_and_the_cache_is_kept(tiny_model: Path, 
         assert tokens_in(tmp_path / "kv") > 60
 
 
-def test_told_to_end_in_a_long_prefill_it_cuts_that_off(tiny_model: Path, tmp_path: Path) -> None:
-    options = (tiny_model, "--no-cache", "--port", 0, "--shutdown-seconds", 1)
+def test_told_to_end_in_a_long_prefill_it_cuts_that_off(tmp_path: Path) -> None:
+    options = (NOTES, "--no-cache", "--port", 0, "--shutdown-seconds", 1)
     with running(tmp_path / "home", *options) as server:
         url = server.url()
         with pytest.raises(httpx.TransportError):  # noqa: PT012 - the stream breaks off where it is read
-            asked = {"model": "tiny", "prompt": "word " * 3000, "max_tokens": 4, "stream": True}
+            asked = {"model": "notes", "prompt": "lantern harbour " * 1500, "max_tokens": 4, "stream": True}
             with httpx.stream("POST", f"{url}/v1/completions", json=asked, timeout=60) as stream:
+                assert stream.status_code == 200, stream.read()
                 while not httpx.get(f"{url}/health").json()["models"][0]["requests_running"]:
                     pass
                 server.process.send_signal(signal.SIGTERM)
