@@ -28,6 +28,15 @@ def own_home(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
     assert not touched, f"something wrote to {touched} in the user's home"
 
 
+@pytest.fixture(scope="module", autouse=True)
+def settings_of_its_own(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
+    """What one module's tests set on the admin page, a key among it, is nothing to the next one's servers."""
+    patch = pytest.MonkeyPatch()
+    patch.setenv("HWLEDGER_OMLX_HOME", str(tmp_path_factory.mktemp("home") / "hwledger-omlx"))
+    yield
+    patch.undo()
+
+
 @pytest.fixture(scope="session")
 def tiny_model(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Folder of a tiny random Qwen3 model with a chat template."""

@@ -131,4 +131,4 @@ def test_audio_over_http(server: Server) -> None:
     assert spoken.status_code == 200, spoken.text
     with wave.open(io.BytesIO(spoken.content)) as read:
         assert read.getframerate() == 32000
-    assert {"seer", "listener", "speaker"} == set(server.session.models)
+    assert {"listener", "speaker"} <= set(server.session.models)
