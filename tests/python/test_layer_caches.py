@@ -283,24 +283,35 @@ def test_decoded_arrays_do_not_pile_up(monkeypatch: pytest.MonkeyPatch) -> None:
     assert waited == [(2,), (3,), (4,)]
 
 
-def test_a_device_is_at_most_two_stretches_of_layers_behind(monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize(("tokens", "layers_a_stretch"), [(2048, 2), (1793, 2), (1000, 4), (3000, 1), (5000, 1)])
+def test_a_device_is_at_most_two_stretches_of_layers_behind(
+    monkeypatch: pytest.MonkeyPatch, tokens: int, layers_a_stretch: int
+) -> None:
     handed_over: list[Any] = []
     waited: list[Any] = []
     monkeypatch.setattr(transients, "_under_way", transients._UnderWay())
     monkeypatch.setattr(transients, "runs_far_ahead", lambda: True)
     monkeypatch.setattr(transients.mx, "async_eval", handed_over.append)
     monkeypatch.setattr(transients.mx, "eval", waited.append)
-    chunk, token = mx.zeros((1, 1, 2048, 4)), mx.zeros((2, 1, 1, 4))
+    chunk = mx.zeros((1, 1, tokens, 4))
     for layer in range(1, 9):
         transients.layer_begins(chunk)
-        assert len(handed_over) == layer // 2
+        assert len(handed_over) == layer // layers_a_stretch
         assert [id(each) for each in waited] == [id(each) for each in handed_over[:-1]]
+
+
+def test_what_attention_copies_ends_a_stretch_and_single_tokens_do_not(monkeypatch: pytest.MonkeyPatch) -> None:
+    handed_over: list[Any] = []
+    monkeypatch.setattr(transients, "_under_way", transients._UnderWay())
+    monkeypatch.setattr(transients, "runs_far_ahead", lambda: True)
+    monkeypatch.setattr(transients.mx, "async_eval", handed_over.append)
+    token = mx.zeros((2, 1, 1, 4))
     for _ in range(3):
         transients.layer_begins(token)
-    assert len(handed_over) == 4, "a token's outputs are too small to count"
+    assert not handed_over
     for _ in range(4):
         transients.layer_begins(token, 128 << 20)
-    assert len(handed_over) == 6, "unless attention copies what it reads"
+    assert len(handed_over) == 2
 
 
 def test_only_what_is_decoded_is_waited_for(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -13,9 +13,9 @@ import mlx.core as mx
 
 _MOST_BYTES = 512 << 20
 _STRETCH_TOKENS = 4096
-"""Tokens times layers of a stretch: two layers of a chunk of 2,048 tokens."""
+"""Tokens times layers of a stretch at most, or one layer: two layers of a chunk of 2,048 tokens."""
 _STRETCH_BYTES = 256 << 20
-"""Bytes of a stretch of keys and values that a batch attends to."""
+"""Bytes of a stretch of keys and values that a batch attends to, at most, or those of one layer."""
 
 
 class _UnderWay(threading.local):
@@ -58,7 +58,7 @@ def layer_begins(keys: Any, attended_nbytes: int = 0) -> None:
     if not share or not runs_far_ahead():
         return
     _under_way.stretch += share
-    if _under_way.stretch < 1:
+    if _under_way.stretch + share <= 1:
         return
     # One number of its own memory: the keys themselves would be kept alive until the next prompt.
     stretch = keys[0, 0, -1, 0] + 0
