@@ -82,7 +82,6 @@ def open_server(config: str) -> Any:
     Raises:
         Error: whatever `Server.start` raises, and EngineError for settings that cannot be.
     """
-    from hwledger_omlx.engine.session import Session
     from hwledger_omlx.serve.server import Server
     from hwledger_omlx.serve.settings import ServerSettings
 
@@ -93,7 +92,7 @@ def open_server(config: str) -> Any:
         wanted = ServerSettings(engine=engine, model_dirs=folders, **settings)
     except (TypeError, KeyError) as error:
         raise EngineError(f"these are no settings of a server: {error}") from error
-    server = Server(wanted, memory=Session.memory, dropped_rows=lambda: server.session.ledger.stats().dropped_rows)
+    server = Server(wanted)
     server.start()
     return server
 

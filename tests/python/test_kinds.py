@@ -132,3 +132,19 @@ def test_audio_over_http(server: Server) -> None:
     with wave.open(io.BytesIO(spoken.content)) as read:
         assert read.getframerate() == 32000
     assert {"listener", "speaker"} <= set(server.session.models)
+
+
+def test_health_and_metrics_have_models_of_every_kind(server: Server, folders: Path) -> None:
+    server.session.load(folders / "speaker")
+    speaker = server.session.loaded_of_any_kind["speaker"]
+    begun = speaker.engine._begin_activity("speak")
+    try:
+        models = {each["id"]: each for each in httpx.get(f"{server.url}/health").json()["models"]}
+        running = httpx.get(f"{server.url}/metrics").text
+    finally:
+        speaker.engine._end_activity(begun)
+    assert models["speaker"]["kind"] == "speech"
+    assert models["speaker"]["requests_running"] == 1
+    assert models["speaker"]["longest_request_s"] >= 0
+    assert "kv_policy" not in models["speaker"]
+    assert 'hwledger_requests_running{model="speaker"} 1.0' in running

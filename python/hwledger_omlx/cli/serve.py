@@ -184,13 +184,10 @@ def serve(
         put_environment(in_force)
         logs.configure(to_stderr=True, level=in_force.value("log.level"))
 
-        from hwledger_omlx.engine.session import Session
         from hwledger_omlx.serve.server import Server  # FastAPI, which no other command needs
 
         server = Server(
             in_force.server(),
-            memory=Session.memory,
-            dropped_rows=lambda: server.session.ledger.stats().dropped_rows,
             reload=lambda: live.reload_as_json(),
         )
         # A file that was there is missed when it is gone; it says nothing no more only when it is empty.

@@ -55,12 +55,31 @@ def activity(placed: Placed) -> Activity | None:
     )
 
 
+@dataclass(frozen=True, slots=True)
+class Requests:
+    """Of a model of any kind, at one moment."""
+
+    waiting: int
+    """Requests that were accepted and have not begun, where the model tells them from those that have."""
+    running: int
+    longest_s: float | None = None
+    """How long the oldest has been there; None where there is none, and for models that generate."""
+
+
+def requests_of_any_kind(placed: Placed) -> Requests | None:
+    """How many requests a model has; None where it is being unloaded."""
+    if placed.generates:
+        at = activity(placed)
+        return None if at is None else Requests(at.waiting, at.running)
+    said = attribute(placed.engine, "get_activity_snapshot")()
+    ages_s = [each["elapsed_seconds"] for each in said["activities"] if each["elapsed_seconds"] is not None]
+    return Requests(0, said["active_requests"], max(ages_s, default=None))
+
+
 def is_busy(placed: Placed) -> bool:
     """Whether a model of any kind has requests that were accepted and have not ended."""
-    if not placed.generates:
-        return bool(attribute(placed.engine, "has_active_requests")())
-    at = activity(placed)
-    return at is not None and at.requests > 0
+    at = requests_of_any_kind(placed)
+    return at is not None and at.waiting + at.running > 0
 
 
 def ask(placed: Placed) -> Future[int] | None:

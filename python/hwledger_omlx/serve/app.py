@@ -132,7 +132,9 @@ class ForkServer:
         """Every model that a request may name."""
         return list(self._session.pool.get_model_ids())
 
-    def application(self, metrics: Metrics, health: Health, reload: Callable[[], Mapping[str, Any]] | None) -> ASGIApp:
+    def application(
+        self, metrics: Metrics, health: Health, turns: Turns, reload: Callable[[], Mapping[str, Any]] | None
+    ) -> ASGIApp:
         """What is served. `reload` loads the configuration anew and says what has changed."""
 
         @contextlib.asynccontextmanager
@@ -166,9 +168,7 @@ class ForkServer:
 
         self._add_to_admin_page(outer, metrics)
         outer.mount("/", self._app)
-        # Enough for a full batch and the next one, and so few that the fork's scheduler refuses none.
-        turns = Turns(max(2 * self._session.config.max_concurrent_requests, 16))
-        served = _V1Too(AnthropicErrors(CutShort(CheckedBodies(outer, turns))))
+        served = _V1Too(AnthropicErrors(CutShort(CheckedBodies(outer, turns, self._model_id))))
         return served if self._wanted.is_local else _KeyRequired(served, self._settings)
 
     def _add_to_admin_page(self, outer: FastAPI, metrics: Metrics) -> None:
@@ -220,10 +220,13 @@ class ForkServer:
     def _context_tokens(self, model_id: str | None = None) -> int | None:
         """Most tokens of a prompt: what the fork's settings allow, and no more than the model was made for."""
         allowed: int | None = self._context_limit(model_id)
-        wanted = upstream.attribute(self._server, "resolve_model_id")(model_id) or self._state.default_model
-        model = self._session.loaded.get(wanted)
+        model = self._session.loaded.get(self._model_id(model_id or ""))
         own = None if model is None else model.folder.context_tokens
         return min((each for each in (allowed, own) if each), default=None)
+
+    def _model_id(self, name: str) -> str:
+        """The id of the model that is meant; of the default one where none is named."""
+        return str(upstream.attribute(self._server, "resolve_model_id")(name) or self._state.default_model or "")
 
     async def _owner(self, request: Request) -> None:
         """Lets those in who have the key itself, none made from it, or are logged in to the admin page."""

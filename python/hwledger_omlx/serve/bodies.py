@@ -2,11 +2,12 @@
 
 It takes any number for `max_tokens` and the rest, fails inside on a conversation without messages, calls tools that the
 request says not to call, and does not know `max_completion_tokens`, which OpenAI has in place of `max_tokens` and
-LangChain sends. What is wrong in kind (a text
-for a number, no JSON at all) it refuses by itself, in the words of its own models, so that is left to it.
+LangChain sends. What is wrong in kind (a text for a number, no JSON at all) it refuses by itself, in the words of its
+own models, so that is left to it.
 """
 
 import json
+from collections.abc import Callable
 from typing import Any
 
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
@@ -37,11 +38,18 @@ _NUMBERS = {
 
 
 class CheckedBodies:
-    """Checks the requests that generate text, and has them wait for their turn."""
+    """Checks the requests that generate text, and has them wait for their turn.
 
-    def __init__(self, app: ASGIApp, turns: Turns) -> None:
+    Args:
+        app: answers them.
+        turns: of each model.
+        model_id: gives the id of a model that a request names in whatever way, or does not name.
+    """
+
+    def __init__(self, app: ASGIApp, turns: Turns, model_id: Callable[[str], str]) -> None:
         self._app = app
         self._turns = turns
+        self._model_id = model_id
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Answers with the error, or has the fork answer."""
@@ -57,7 +65,7 @@ class CheckedBodies:
         except RequestError as error:
             await failure(error)(scope, receive, send)
             return
-        async with self._turns.turn(model, receive) as has_come:
+        async with self._turns.turn(self._model_id(model), receive) as has_come:
             if has_come:
                 await answered(self._app, scope, _first(body, receive), send)
 
@@ -96,7 +104,7 @@ def checked(body: bytes, prompt: str) -> tuple[bytes, str]:
         more["max_tokens"] = said["max_completion_tokens"]
     if said.get("tool_choice") in ("none", {"type": "none"}):
         more["tools"] = None
-    return json.dumps(said | more).encode() if more else body, str(said.get("model", ""))
+    return json.dumps(said | more).encode() if more else body, str(said.get("model") or "")
 
 
 async def _whole(receive: Receive) -> bytes | None:

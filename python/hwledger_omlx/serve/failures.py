@@ -4,6 +4,7 @@ Anthropic's form and its names: https://docs.anthropic.com/en/api/errors
 """
 
 import asyncio
+import contextlib
 import json
 import logging
 from typing import Any
@@ -17,6 +18,9 @@ from hwledger_omlx.errors import Error, KvPolicyError, ModelError, ModelNotFound
 logger = logging.getLogger(__name__)
 
 _MESSAGES = "/v1/messages"
+_RESPONSES = "/v1/responses"
+_ENDS = "the server ends"
+_TO_SAY_S = 1.0
 _ANTHROPIC_TYPES = {
     400: "invalid_request_error",
     401: "authentication_error",
@@ -94,10 +98,10 @@ class _Held:
 
 
 class CutShort:
-    """Says so to who still waits for an answer when the server ends, and lets what has begun break off.
+    """Says so to who still waits for an answer, or for the rest of one, when the server ends.
 
     uvicorn cancels what outlasts its deadline, and nothing else. It would log each with its stack, and answer with a
-    500 that clients take for a fault of the server.
+    500 that clients take for a fault of the server. An answer that has begun and is no stream breaks off.
     """
 
     def __init__(self, app: ASGIApp) -> None:
@@ -105,11 +109,11 @@ class CutShort:
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Passes everything on."""
-        has_begun = False
+        begun: Message | None = None
 
         async def send_on(message: Message) -> None:
-            nonlocal has_begun
-            has_begun = True
+            nonlocal begun
+            begun = begun or message
             await send(message)
 
         try:
@@ -117,10 +121,39 @@ class CutShort:
         except asyncio.CancelledError:
             if scope["type"] != "http":
                 raise
-            if not has_begun:
-                said = {"message": "the server ends; ask again", "type": "server_error", "param": None, "code": None}
+            if begun is None:
+                said = {"message": f"{_ENDS}; ask again", "type": "server_error", "param": None, "code": None}
                 headers = {"retry-after": "5", "connection": "close"}
                 await JSONResponse({"error": said}, 503, headers)(scope, receive, send)
+            elif _is_stream(begun):
+                # Who does not read it is not waited for.
+                with contextlib.suppress(TimeoutError):
+                    async with asyncio.timeout(_TO_SAY_S):
+                        await send({"type": "http.response.body", "body": _last_event(scope["path"])})
+
+
+def _is_stream(start: Message) -> bool:
+    media_type: bytes = dict(start["headers"]).get(b"content-type", b"")
+    return media_type.startswith(b"text/event-stream")
+
+
+def _last_event(path: str) -> bytes:
+    """The error at the end of a stream, as the API of that path has it.
+
+    https://docs.anthropic.com/en/docs/build-with-claude/streaming#error-events,
+    https://platform.openai.com/docs/api-reference/responses-streaming/error; of the rest, what OpenAI's client reads.
+    """
+    message = f"{_ENDS} before the answer was complete; ask again"
+    said: dict[str, Any]
+    if path == _MESSAGES:
+        name, said = "error", {"type": "error", "error": {"type": _ANTHROPIC_TYPES[503], "message": message}}
+    elif path == _RESPONSES:
+        name, said = "error", {"type": "error", "code": "server_error", "message": message, "param": None}
+    else:
+        name, said = "", {"error": {"message": message, "type": "server_error", "param": None, "code": None}}
+    # An event that was not ended is, by the empty line before.
+    event = f"event: {name}\n" if name else ""
+    return f"\n\n{event}data: {json.dumps(said)}\n\n".encode()
 
 
 class AnthropicErrors:

@@ -6,13 +6,15 @@ import importlib.metadata
 import platform
 import sys
 import time
+from collections.abc import Callable, Mapping
 from dataclasses import asdict
 from typing import Any, Literal
 
 import psutil
 
 from hwledger_omlx import __version__
-from hwledger_omlx.engine.activity import activity
+from hwledger_omlx.engine.activity import activity, requests_of_any_kind
+from hwledger_omlx.engine.generation import LoadedModel
 from hwledger_omlx.engine.session import Session
 from hwledger_omlx.serve.heartbeat import Heartbeat
 
@@ -23,11 +25,18 @@ _MACOS_PRESSURE = {1: "normal", 2: "warning", 4: "critical"}
 
 
 class Health:
-    """The health of one server. Its methods may be called on any thread, and none waits for the engine."""
+    """The health of one server. Its methods may be called on any thread, and none waits for the engine.
 
-    def __init__(self, session: Session, heartbeat: Heartbeat) -> None:
+    Args:
+        session: the engine.
+        heartbeat: knows what is stuck.
+        waiting: gives the requests that the engine was not given yet, by model.
+    """
+
+    def __init__(self, session: Session, heartbeat: Heartbeat, waiting: Callable[[], Mapping[str, int]] = dict) -> None:
         self._session = session
         self._heartbeat = heartbeat
+        self._waiting = waiting
         self._began_s = time.monotonic()
         self._process = psutil.Process()
         self.versions = versions(session)
@@ -50,18 +59,9 @@ class Health:
         }
 
     def _models(self) -> list[dict[str, Any]]:
-        return [
-            {
-                "id": model_id,
-                "weights_bytes": model.folder.weights_bytes,
-                "context_tokens": model.folder.context_tokens,
-                "kv_policy": at.kv_policy,
-                "requests_running": at.running,
-                "requests_waiting": at.waiting,
-            }
-            for model_id, model in self._session.loaded.items()
-            if (at := activity(model.placed)) is not None
-        ]
+        outside = self._waiting()
+        models = self._session.loaded_of_any_kind.items()
+        return [said for model_id, model in models if (said := _of_model(model_id, model, outside)) is not None]
 
     def _cache(self) -> dict[str, Any]:
         cache = self._session.cache
@@ -70,6 +70,25 @@ class Health:
         if stats.uncached_models:
             said["uncached_models"] = dict(stats.uncached_models)
         return said
+
+
+def _of_model(model_id: str, model: LoadedModel, outside: Mapping[str, int]) -> dict[str, Any] | None:
+    at = requests_of_any_kind(model.placed)
+    if at is None:
+        return None
+    said: dict[str, Any] = {
+        "id": model_id,
+        "kind": model.placed.kind,
+        "weights_bytes": model.folder.weights_bytes,
+        "requests_running": at.running,
+        "requests_waiting": at.waiting + outside.get(model_id, 0),
+    }
+    if model.placed.generates:
+        generating = activity(model.placed)
+        policy = None if generating is None else generating.kv_policy
+        return said | {"context_tokens": model.folder.context_tokens, "kv_policy": policy}
+    # An answer in one piece gives no sign of life before its end, so that nobody can tell it from one that hangs.
+    return said | {"longest_request_s": at.longest_s}
 
 
 def versions(session: Session) -> dict[str, str]:

@@ -6,7 +6,6 @@ has no sample: a zero means that it was counted and is none. Names and units: ht
 
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
-from typing import Protocol
 
 import psutil
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
@@ -17,57 +16,14 @@ from prometheus_client.registry import Collector
 
 from hwledger_omlx.cache.stats import CacheStats
 from hwledger_omlx.engine import upstream
-from hwledger_omlx.engine.activity import activity
+from hwledger_omlx.engine.activity import requests_of_any_kind
 from hwledger_omlx.engine.session import Session
 from hwledger_omlx.hooks.layer_memory import requests
 from hwledger_omlx.hooks.layer_memory.requests import RequestRecord
+from hwledger_omlx.memory.report import MemoryReport
 
 TTFT_BUCKETS_S = (0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 25.0, 50.0, 100.0, 250.0)
 DECODE_BUCKETS_S = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5)
-
-
-class Known(Protocol):
-    """A figure of a memory report."""
-
-    @property
-    def value(self) -> float | None:
-        """None where it is not known."""
-
-
-class LayerFigures(Protocol):
-    """One layer of a model, of all its requests."""
-
-    @property
-    def layer(self) -> int:
-        """Its index."""
-
-    @property
-    def kv_allocated_bytes(self) -> Known:
-        """Of its keys and values."""
-
-    @property
-    def kv_used_bytes(self) -> Known:
-        """What of them holds tokens."""
-
-
-class ModelFigures(Protocol):
-    """One model."""
-
-    @property
-    def model_id(self) -> str:
-        """Its name."""
-
-    @property
-    def layers(self) -> Iterable[LayerFigures]:
-        """All that have caches."""
-
-
-class Report(Protocol):
-    """What is read of a `MemoryReport`."""
-
-    @property
-    def models(self) -> Iterable[ModelFigures]:
-        """The loaded ones."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -87,17 +43,12 @@ class Metrics:
 
     Args:
         session: the engine.
-        memory: gives the engine's memory, layer by layer; None where nobody measures it.
-        dropped_rows: gives the rows that the request ledger had to drop, by reason; None where there is no ledger.
+        versions: what runs, by name.
+        waiting: gives the requests that the engine was not given yet, by model.
     """
 
     def __init__(
-        self,
-        session: Session,
-        *,
-        versions: Mapping[str, str],
-        memory: Callable[[], Report] | None = None,
-        dropped_rows: Callable[[], Mapping[str, int]] | None = None,
+        self, session: Session, versions: Mapping[str, str], waiting: Callable[[], Mapping[str, int]] = dict
     ) -> None:
         labels = ("model",)
         self._requests = Counter("hwledger_requests", "Requests that ended.", (*labels, "outcome"), registry=None)
@@ -133,7 +84,7 @@ class Metrics:
         )
         self._registry = CollectorRegistry(auto_describe=False)
         self._registry.register(_Counted(self._requests, *self._sums, self._ttft, self._decode, build))
-        self._registry.register(_Now(session, memory, dropped_rows))
+        self._registry.register(_Now(session, waiting))
         self._unsubscribe = requests.subscribe(self._count)
 
     def close(self) -> None:
@@ -193,21 +144,14 @@ class _Counted(Collector):
 class _Now(Collector):
     """What is read anew at each scrape."""
 
-    def __init__(
-        self,
-        session: Session,
-        memory: Callable[[], Report] | None,
-        dropped_rows: Callable[[], Mapping[str, int]] | None,
-    ) -> None:
+    def __init__(self, session: Session, waiting: Callable[[], Mapping[str, int]]) -> None:
         self._session = session
-        self._memory = memory
-        self._dropped_rows = dropped_rows
+        self._waiting = waiting
         self._process = psutil.Process()
 
     def collect(self) -> Iterator[Metric]:
         yield from self._queue()
-        if self._memory is not None:
-            yield _layers(self._memory())
+        yield _layers(self._session.memory())
         yield from _mlx()
         yield _gauge(
             "hwledger_process_resident_memory_bytes",
@@ -217,27 +161,23 @@ class _Now(Collector):
         if self._session.cache.kind == "paged":
             config = self._session.config.paged_cache
             yield from _cache(self._session.cache.stats(), None if config is None else config.daily_write_bytes)
-        if self._dropped_rows is not None:
-            dropped = CounterMetricFamily(
-                "hwledger_ledger_dropped_rows", "Rows that the request ledger lost.", labels=["reason"]
-            )
-            for reason, count in self._dropped_rows().items():
-                dropped.add_metric([reason], count)
-            yield dropped
+        dropped = self._session.ledger.stats().dropped_rows
+        yield _counter("hwledger_ledger_dropped_rows", "Rows that the request ledger lost.", dropped, "reason")
 
     def _queue(self) -> Iterator[Metric]:
         waiting = GaugeMetricFamily("hwledger_requests_waiting", "Accepted and not begun.", labels=["model"])
         running = GaugeMetricFamily("hwledger_requests_running", "In prefill or decoding.", labels=["model"])
-        for model_id, model in self._session.loaded.items():
-            at = activity(model.placed)
+        outside = self._waiting()
+        for model_id, model in self._session.loaded_of_any_kind.items():
+            at = requests_of_any_kind(model.placed)
             if at is not None:
-                waiting.add_metric([model_id], at.waiting)
+                waiting.add_metric([model_id], at.waiting + outside.get(model_id, 0))
                 running.add_metric([model_id], at.running)
         yield waiting
         yield running
 
 
-def _layers(report: Report) -> Metric:
+def _layers(report: MemoryReport) -> Metric:
     family = GaugeMetricFamily(
         "hwledger_kv_bytes",
         "Keys and values of all requests of a model; used is the part of the allocated that holds tokens.",

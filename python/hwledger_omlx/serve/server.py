@@ -17,8 +17,9 @@ from hwledger_omlx.errors import EngineError
 from hwledger_omlx.serve.app import ForkServer
 from hwledger_omlx.serve.health import Health
 from hwledger_omlx.serve.heartbeat import Heartbeat
-from hwledger_omlx.serve.metrics import Metrics, Report
+from hwledger_omlx.serve.metrics import Metrics
 from hwledger_omlx.serve.settings import ServerSettings
+from hwledger_omlx.serve.turns import Turns
 from hwledger_omlx.serve.watch import Watch
 from hwledger_omlx.supervision import pipe_to_supervisor
 
@@ -30,8 +31,6 @@ class Server:
 
     Args:
         settings: what it may be told.
-        memory: gives the memory of the engine, layer by layer, for the metrics; None where nobody measures it.
-        dropped_rows: gives the rows that the request ledger had to drop, by reason; None where there is no ledger.
         reload: loads the configuration anew and says what has changed; None where there is none.
     """
 
@@ -39,8 +38,6 @@ class Server:
         self,
         settings: ServerSettings,
         *,
-        memory: Callable[[Session], Report] | None = None,
-        dropped_rows: Callable[[], Mapping[str, int]] | None = None,
         reload: Callable[[], Mapping[str, Any]] | None = None,
     ) -> None:
         self.settings = settings
@@ -53,8 +50,6 @@ class Server:
             flush=self.flush,
         )
         self.health: Health | None = None
-        self._memory = memory
-        self._dropped_rows = dropped_rows
         self._reload = reload
         self._metrics: Metrics | None = None
         self._fork: ForkServer | None = None
@@ -93,17 +88,13 @@ class Server:
         for folder in folders:
             session.load(folder.path)
         session.run(_called(fork.offer))
-        health = self.health = Health(session, self.heartbeat)
-        memory = self._memory
-        self._metrics = Metrics(
-            session,
-            versions=health.versions,
-            memory=None if memory is None else lambda: memory(session),
-            dropped_rows=self._dropped_rows,
-        )
+        # Enough for a full batch and the next one, and so few that the fork's scheduler refuses none.
+        turns = Turns(max(2 * session.config.max_concurrent_requests, 16))
+        health = self.health = Health(session, self.heartbeat, turns.waiting)
+        self._metrics = Metrics(session, health.versions, turns.waiting)
         serving = self._uvicorn = _Uvicorn(
             uvicorn.Config(
-                fork.application(self._metrics, health, self._reload),
+                fork.application(self._metrics, health, turns, self._reload),
                 log_config=None,
                 access_log=logging.getLogger("uvicorn.access").isEnabledFor(logging.DEBUG),
                 lifespan="on",

@@ -30,17 +30,17 @@ class Turns:
         self._most = most
         self._gates: dict[str, _Gate] = {}
 
-    @property
-    def waiting(self) -> int:
-        """Requests that wait for their turn."""
-        return sum(max(0, gate.users - self._most) for gate in self._gates.values())
+    def waiting(self) -> dict[str, int]:
+        """Requests that wait for their turn, by model, where there are any. On any thread."""
+        users = {model: gate.users for model, gate in self._gates.copy().items()}
+        return {model: count - self._most for model, count in users.items() if count > self._most}
 
     @contextlib.asynccontextmanager
     async def turn(self, model: str, receive: Receive) -> AsyncIterator[bool]:
         """Waits for a place and holds it. Gives False, and no place, where the client has left meanwhile.
 
         Args:
-            model: as the request names it.
+            model: its id.
             receive: of a request whose body was read, so that what comes next is that its client has left.
         """
         gate = self._gates.setdefault(model, _Gate(asyncio.Semaphore(self._most)))
@@ -63,12 +63,13 @@ class Turns:
 
 async def _acquired(places: asyncio.Semaphore, receive: Receive) -> bool:
     place, left = asyncio.ensure_future(places.acquire()), asyncio.ensure_future(receive())
+    has_come = False
     try:
         await asyncio.wait({place, left}, return_when=asyncio.FIRST_COMPLETED)
+        has_come = place.done() and not left.done()
     finally:
-        has_left, has_place = left.done(), place.done()
         left.cancel()
-        place.cancel()
-    if has_left and has_place:
-        places.release()
-    return has_place and not has_left
+        # What cannot be cancelled any more holds a place that nobody will use.
+        if not has_come and not place.cancel():
+            places.release()
+    return has_come

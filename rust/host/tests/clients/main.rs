@@ -1,12 +1,10 @@
-//! A Rust client that others wrote, `async-openai`, against the server as a process of its own, with the shipped model.
+//! A Rust client that others wrote, `async-openai`, against the running host, with the shipped model.
 
 #[path = "../support/mod.rs"]
 mod support;
 
 use std::future::poll_fn;
-use std::io::{BufRead, BufReader};
 use std::path::Path;
-use std::process::{Child, Command, Stdio};
 
 use async_openai::Client;
 use async_openai::config::OpenAIConfig;
@@ -15,40 +13,26 @@ use async_openai::types::chat::{
     ChatCompletionRequestUserMessageArgs, CreateChatCompletionRequest, CreateChatCompletionRequestArgs, FinishReason,
 };
 use async_openai::types::embeddings::CreateEmbeddingRequestArgs;
-use support::{home, venv};
+use support::{Running, host};
 
 const QUESTION: &str = "My locker number is 6094. What is my locker number?";
 const KEY: &str = "secret";
 
 struct Server {
-    process: Child,
+    _process: Running,
     client: Client<OpenAIConfig>,
 }
 
 impl Server {
     fn start() -> Self {
         let notes = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../python/hwledger_omlx/models/notes");
-        let mut process = Command::new(venv().executable())
-            .args(["-m", "hwledger_omlx.cli", "serve", "--port", "0", "--no-cache", "--api-key", KEY])
-            .arg(notes)
-            .env("HWLEDGER_OMLX_HOME", home().join("clients"))
-            .stdin(Stdio::null())
-            .stdout(Stdio::piped())
-            .spawn()
-            .expect("started");
-        let mut line = String::new();
-        BufReader::new(process.stdout.take().expect("piped")).read_line(&mut line).expect("UTF-8");
-        let (url, models) = line.trim().split_once(" serves ").expect("where it serves, and what");
+        let mut process =
+            Running::start(host(&["serve", "--port", "0", "--no-cache", "--api-key", KEY]).arg(notes));
+        let line = process.wait_for_output(" serves ");
+        let (url, models) = line.split_once(" serves ").expect("where it serves, and what");
         assert_eq!(models, "notes");
         let config = OpenAIConfig::new().with_api_base(format!("{url}/v1")).with_api_key(KEY);
-        Self { process, client: Client::with_config(config) }
-    }
-}
-
-impl Drop for Server {
-    fn drop(&mut self) {
-        let _ = self.process.kill();
-        let _ = self.process.wait();
+        Self { _process: process, client: Client::with_config(config) }
     }
 }
 

@@ -3,12 +3,12 @@
 use std::io::{BufRead, BufReader, Read};
 use std::net::TcpStream;
 use std::path::Path;
-use std::process::Stdio;
+use std::process::{Command, Stdio};
 
 use libc::{SIGHUP, SIGINT, SIGKILL, SIGTERM};
 use serde_json::json;
 
-use crate::support::{Running, finish, generate, host, model, post, python, send, serve, venv};
+use crate::support::{Running, finish, generate, home, host, model, post, python, send, serve, venv};
 
 /// A server that takes requests, and where.
 fn started(arguments: &[&str]) -> (Running, String) {
@@ -125,6 +125,30 @@ fn rpc_answers_on_its_pipe_and_ends_when_it_is_told_to() {
     child.signal(SIGTERM);
     child.signal(SIGINT);
     assert!(matches!(child.wait().0.code(), Some(130 | 143)));
+}
+
+#[test]
+fn rpc_answers_what_it_was_asked_when_its_input_ends() {
+    let mut child = Running::start(host(&["rpc", "--no-cache"]).arg(model()).stdin(Stdio::piped()));
+    let params = json!({"prompt": "a", "max_tokens": 20, "temperature": 0});
+    child.send_line(&json!({"jsonrpc": "2.0", "id": 1, "method": "generate", "params": params}).to_string());
+    child.close_input();
+    child.wait_for_output(r#""completion_tokens":20"#);
+    assert_eq!(child.wait().0.code(), Some(0));
+}
+
+#[test]
+fn rpc_without_standard_streams_ends() {
+    for closed in ["<&-", ">&-", "<&- >&-"] {
+        let shell = format!("exec \"$0\" rpc --no-cache \"$1\" {closed}");
+        let host = host(&[]);
+        let mut command = Command::new("sh");
+        command.args(["-c", &shell]).arg(host.get_program()).arg(model());
+        command.env("HWLEDGER_OMLX_HOME", home()).stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
+        let outcome = finish(&mut command);
+        assert!(matches!(outcome.code, Some(0 | 2)), "{closed}: {:?}: {}", outcome.code, outcome.stderr);
+        assert!(!outcome.stderr.contains("Traceback"), "{closed}: {}", outcome.stderr);
+    }
 }
 
 #[test]

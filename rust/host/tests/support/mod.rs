@@ -126,6 +126,11 @@ impl Running {
         writeln!(input, "{line}").expect("written");
     }
 
+    /// Nobody writes to standard input any more.
+    pub(crate) fn close_input(&mut self) {
+        self.child.stdin = None;
+    }
+
     /// Nobody reads standard output any more.
     pub(crate) fn close_output(&mut self) {
         self.stdout = None;
