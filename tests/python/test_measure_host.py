@@ -8,7 +8,8 @@ import pytest
 import hwledger_omlx as hw
 from hwledger_omlx.measure.bars import Bar
 from hwledger_omlx.measure.harness import Samples
-from hwledger_omlx.measure.host_bench import HTTP, IN_PROCESS, RPC, HostBench, find_host, times
+from hwledger_omlx.measure.host_bench import HTTP, IN_PROCESS, RPC, HostBench, times
+from hwledger_omlx.measure.program import find_host
 
 ENGINE = [[tokens, 4 * tokens, 1_000_000 * tokens] for tokens in range(1, 9)]
 

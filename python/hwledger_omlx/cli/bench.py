@@ -20,6 +20,9 @@ bench_app = typer.Typer(
 )
 
 Rounds = Annotated[int, typer.Option("--rounds", min=1, help="Measured rounds, after one to warm up.")]
+HostBinary = Annotated[
+    Path | None, typer.Option(help="Measure that of the program hwledger-omlx-host.", show_default="the wheel's")
+]
 Check = Annotated[bool, typer.Option("--check", help="Exit with code 1 when a bar is missed.")]
 
 
@@ -226,6 +229,7 @@ def host(
 def rpc(
     rounds: Rounds = 5,
     requests: Annotated[int, typer.Option(min=1, help="Requests of each kind in a turn, and tokens.")] = 50_000,
+    host_binary: HostBinary = None,
     as_json: options.Json = False,
     check: Check = False,
 ) -> None:
@@ -236,7 +240,7 @@ def rpc(
     from hwledger_omlx.measure.rpc_bench import RpcBench
 
     with progress_of_turns("bench rpc") as on_turn:
-        report = RpcBench(rounds=rounds, requests=requests).run(on_turn)
+        report = RpcBench(rounds=rounds, requests=requests, host=host_binary).run(on_turn)
     finish(report, as_json=as_json, check=check)
 
 
@@ -246,6 +250,7 @@ def soak(
     seconds: Annotated[int, typer.Option("--seconds", min=1, help="How long the clients talk.")] = 600,
     clients: Annotated[int, typer.Option("--clients", min=1, help="Clients at the same time.")] = 24,
     seed: Annotated[int, typer.Option("--seed", help="Of what the clients do.")] = 0,
+    host_binary: HostBinary = None,
     as_json: options.Json = False,
     check: Check = False,
 ) -> None:
@@ -256,7 +261,7 @@ def soak(
     """
     from hwledger_omlx.measure.soak_bench import SoakBench
 
-    bench = SoakBench(model=model, seconds=seconds, clients=clients, seed=seed)
+    bench = SoakBench(model=model, seconds=seconds, clients=clients, seed=seed, host=host_binary)
     with _progress_of_seconds("bench soak") as on_second:
         report = bench.run(on_second)
     finish(report, as_json=as_json, check=check)

@@ -5,8 +5,6 @@ takes the time when it has the token's text. Both read the machine's monotonic c
 """
 
 import json
-import os
-import shutil
 import sys
 import tempfile
 from collections.abc import Iterator, Mapping, Sequence
@@ -23,6 +21,7 @@ from hwledger_omlx.measure.engine_bench import OnTurn
 from hwledger_omlx.measure.environment import environment
 from hwledger_omlx.measure.harness import Contestant, Measure, Samples, Turn, measure_in_turns
 from hwledger_omlx.measure.host_worker import consume
+from hwledger_omlx.measure.program import find_host
 from hwledger_omlx.measure.prompts import Prompts, endless_copy
 from hwledger_omlx.measure.report import Report
 from hwledger_omlx.measure.worker_process import WorkerProcess
@@ -31,29 +30,8 @@ from hwledger_omlx.models import NOTES
 IN_PROCESS, HTTP, RPC = "in process", "HTTP", "JSON-RPC"
 BAR = Bar.value_at_most(50e-6)
 """Seconds, at the median."""
-PROGRAM = "hwledger-omlx-host"
 _WORKER = Path(__file__).with_name("host_worker.py")
 _PROMPT_TOKENS = 32
-
-
-def find_host(given: Path | None) -> Path:
-    """The host's program: the one given, one on the path, or one that cargo built in the checkout of this package.
-
-    Raises:
-        HarnessError: there is none.
-    """
-    if given is not None:
-        if not os.access(given, os.X_OK):
-            raise HarnessError(f"{given} is no program; name the host's with --host-binary")
-        return given
-    built = [folder / "target" / kind / PROGRAM for folder in Path(__file__).parents for kind in ("release", "debug")]
-    found = shutil.which(PROGRAM) or next((each for each in built if os.access(each, os.X_OK)), None)
-    if found is None:
-        raise HarnessError(
-            f"there is no {PROGRAM} to measure: build it with `cargo build --release -p hwledger-omlx-host` in a "
-            "checkout, or name it with --host-binary"
-        )
-    return Path(found)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

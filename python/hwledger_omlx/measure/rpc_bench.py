@@ -1,7 +1,8 @@
 """`bench rpc`: how many messages a second JSON-RPC carries, through a real process and its pipes.
 
-Requests go to `hwledger-omlx rpc` without a model; tokens come from a process that says them as an engine does, but as
-fast as it can. This process writes what was made ready before, and counts the lines that come back.
+Requests go to `rpc` of the wheel's command or of the host, without a model; tokens come from a process that says them
+as an engine does, but as fast as it can. This process writes what was made ready before, and counts the lines that come
+back.
 """
 
 import json
@@ -21,15 +22,12 @@ from hwledger_omlx.measure.bars import Bar, Comparison
 from hwledger_omlx.measure.engine_bench import OnTurn
 from hwledger_omlx.measure.environment import environment
 from hwledger_omlx.measure.harness import Contestant, Measure, Turn, measure_in_turns
+from hwledger_omlx.measure.program import HOST, WHEEL, command
 from hwledger_omlx.measure.report import Report
 
 CEILING = 20_000.0
 """Messages a second below which JSON would be too slow."""
-SERVER, TOKENS = "hwledger-omlx rpc", "tokens"
-_COMMANDS = {
-    SERVER: ("-m", "hwledger_omlx.cli", "rpc", "--no-cache"),
-    TOKENS: ("-m", "hwledger_omlx.measure.rpc_worker"),
-}
+TOKENS = "tokens"
 _METHODS = ("protocol.version", "health")
 _AT_A_TIME = "one at a time"
 _READ_BYTES = 2**18
@@ -42,6 +40,12 @@ class RpcBench:
     rounds: int = 5
     requests: int = 50_000
     """Of each kind in a turn, and as many tokens."""
+    host: Path | None = None
+    """The host's program, to measure that one's `rpc`; None for the wheel's."""
+
+    @property
+    def _server(self) -> str:
+        return f"{WHEEL if self.host is None else HOST} rpc"
 
     def run(self, on_turn: OnTurn | None = None) -> Report:
         """Measures, and returns the report.
@@ -52,17 +56,19 @@ class RpcBench:
         if self.rounds < 1 or self.requests < 1:
             raise HarnessError("give at least 1 round and 1 request")
         around = environment()
+        server = [*command(self.host), "rpc", "--no-cache"]
+        worker = [sys.executable, "-m", "hwledger_omlx.measure.rpc_worker"]
         samples = measure_in_turns(
-            [Contestant(SERVER, lambda: self._opened(SERVER, self._ask))],
+            [Contestant(self._server, lambda: self._opened(server, self._ask))],
             cases=(*_METHODS, _AT_A_TIME),
             rounds=self.rounds,
             on_turn=on_turn,
         )
         tokens = measure_in_turns(
-            [Contestant(TOKENS, lambda: self._opened(TOKENS, self._listen))], rounds=self.rounds, on_turn=on_turn
+            [Contestant(TOKENS, lambda: self._opened(worker, self._listen))], rounds=self.rounds, on_turn=on_turn
         )
         samples.values.update(tokens.values)
-        results = [samples.compare(comparison) for comparison in _comparisons()]
+        results = [samples.compare(comparison) for comparison in _comparisons(self._server)]
         return Report("bench rpc", "JSON-RPC through a process and its pipes", results, around, self._notes())
 
     def _notes(self) -> list[str]:
@@ -73,10 +79,12 @@ class RpcBench:
         ]
 
     @contextmanager
-    def _opened(self, name: str, work: Callable[["_Process", Turn], Mapping[str, float]]) -> Iterator[Measure]:
+    def _opened(
+        self, line: Sequence[str], work: Callable[["_Process", Turn], Mapping[str, float]]
+    ) -> Iterator[Measure]:
         with (
             tempfile.TemporaryDirectory(prefix="hwledger-bench-") as home,
-            _Process(_COMMANDS[name], Path(home)) as process,
+            _Process(line, Path(home)) as process,
         ):
             process.exchange([_line("nothing", 0)], 1)  # it has started when it answers, whatever that is
             yield lambda turn: work(process, turn)
@@ -98,7 +106,7 @@ def _line(method: str, number: int) -> bytes:
     return f'{{"jsonrpc":"2.0","id":{number},"method":"{method}"}}\n'.encode()
 
 
-def _comparisons() -> list[Comparison]:
+def _comparisons(server: str) -> list[Comparison]:
     def rate(name: str, measurement: str, contestant: str) -> Comparison:
         return Comparison(
             name=name,
@@ -110,14 +118,14 @@ def _comparisons() -> list[Comparison]:
         )
 
     return [
-        *(rate(f"requests of {method}, answered", f"per_s {method}", SERVER) for method in _METHODS),
+        *(rate(f"requests of {method}, answered", f"per_s {method}", server) for method in _METHODS),
         rate("token notifications", "per_s tokens", TOKENS),
         Comparison(
             name=f"a request and its answer, {_AT_A_TIME}",
             measurement=f"answer_s {_AT_A_TIME}",
             unit="s",
             better="lower",
-            contestant=SERVER,
+            contestant=server,
         ),
     ]
 
@@ -133,7 +141,7 @@ class _Process:
     def __enter__(self) -> "_Process":
         with self._errors.open("wb") as errors:
             self._process = subprocess.Popen(
-                [sys.executable, *self._command],
+                self._command,
                 stdin=subprocess.PIPE,
                 stdout=subprocess.PIPE,
                 stderr=errors,

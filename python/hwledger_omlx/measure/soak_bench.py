@@ -8,7 +8,6 @@ import contextlib
 import os
 import queue
 import subprocess
-import sys
 import tempfile
 import threading
 import time
@@ -24,6 +23,7 @@ from hwledger_omlx.engine import model_folder
 from hwledger_omlx.errors import HarnessError
 from hwledger_omlx.measure.bars import Bar, Better, Result
 from hwledger_omlx.measure.environment import environment
+from hwledger_omlx.measure.program import HOST, WHEEL, command
 from hwledger_omlx.measure.report import Report
 from hwledger_omlx.measure.soak_clients import Clients, Tally
 from hwledger_omlx.models import NOTES
@@ -59,6 +59,8 @@ class SoakBench:
     seconds: int = 600
     clients: int = 24
     seed: int = 0
+    host: Path | None = None
+    """The host's program, to measure that one's `serve`; None for the wheel's."""
 
     def run(self, on_second: OnSecond | None = None) -> Report:
         """Measures, and returns the report.
@@ -73,7 +75,7 @@ class SoakBench:
         folder = model_folder.locate(self.model)
         with (
             tempfile.TemporaryDirectory(prefix="hwledger-bench-") as scratch,
-            _server(folder.path, Path(scratch)) as (url, process),
+            _server(command(self.host), folder.path, Path(scratch)) as (url, process),
         ):
             clients = Clients(url, folder.model_id, self.seed)
             held = self._soak(clients, url, process, on_second)
@@ -81,7 +83,7 @@ class SoakBench:
             f"Model {folder.model_id} ({folder.model_type}); {self.clients} clients for {self.seconds} s, seed "
             f"{self.seed}: 5 % of their requests must be refused, 5 % are given up before the first token, if it takes "
             "up to a second, 15 % in the middle, where the answer is that long, and 5 % are read slowly. Cache of "
-            f"{_QUOTA}, {_HOT} of them in RAM.",
+            f"{_QUOTA}, {_HOT} of them in RAM. `serve` of {WHEEL if self.host is None else HOST}.",
             *(f"error: {each}" for each in sorted(set(clients.tally.errors))[:5]),
         ]
         results = self.results(clients.tally, held)
@@ -173,11 +175,11 @@ def _line(name: str, value: float, unit: str, better: Better, bar: Bar | None = 
 
 
 @contextlib.contextmanager
-def _server(model: Path, scratch: Path) -> Iterator[tuple[str, psutil.Process]]:
+def _server(program: Sequence[str], model: Path, scratch: Path) -> Iterator[tuple[str, psutil.Process]]:
     options = ["--port", "0", "--cache-dir", str(scratch / "kv"), "--shutdown-seconds", "5"]
     sizes = ["--paged-ssd-cache-max-size", _QUOTA, "--hot-cache-max-size", _HOT]
     with subprocess.Popen(
-        [sys.executable, "-m", "hwledger_omlx.cli", "serve", str(model), *options, *sizes],
+        [*program, "serve", str(model), *options, *sizes],
         env={**os.environ, "HWLEDGER_OMLX_HOME": str(scratch / "home"), "HWLEDGER_OMLX_LOG": "critical"},
         stdout=subprocess.PIPE,
         text=True,
@@ -185,7 +187,7 @@ def _server(model: Path, scratch: Path) -> Iterator[tuple[str, psutil.Process]]:
         try:
             url, serves, _ = _first_line(process).partition(" serves ")
             if not serves:
-                raise HarnessError("the server did not start; `hwledger-omlx serve` says why")
+                raise HarnessError(f"the server did not start; `{program[-1]} serve` says why")
             yield url, psutil.Process(process.pid)
         finally:
             process.terminate()
