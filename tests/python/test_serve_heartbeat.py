@@ -6,9 +6,13 @@ from types import SimpleNamespace
 from typing import Any
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
+from hwledger_omlx.engine.config import EngineConfig
 from hwledger_omlx.hooks import prefill_progress
 from hwledger_omlx.serve.heartbeat import Heartbeat
+from hwledger_omlx.serve.settings import ServerSettings
 
 LIMIT_S = 60.0
 
@@ -37,7 +41,7 @@ class Thread:
 class Watched:
     """A heartbeat over one model."""
 
-    def __init__(self) -> None:
+    def __init__(self, stuck_after_s: float = LIMIT_S) -> None:
         self.now_s = 1000.0
         self.thread = Thread()
         config = SimpleNamespace(model_name="/models/heartbeat-test")
@@ -50,7 +54,7 @@ class Watched:
         self.model: Any = SimpleNamespace(
             placed=SimpleNamespace(engine=SimpleNamespace(_engine=SimpleNamespace(engine=self.core)))
         )
-        self.heartbeat = Heartbeat(lambda: {"m": self.model}, LIMIT_S, clock=lambda: self.now_s)
+        self.heartbeat = Heartbeat(lambda: {"m": self.model}, stuck_after_s, clock=lambda: self.now_s)
         self.heartbeat.look()
 
     def begin(self, *, taken_in: bool = True) -> None:
@@ -85,6 +89,24 @@ def test_a_thread_that_hangs_is_stuck_until_it_goes_on(watched: Watched) -> None
     watched.thread.answer()
     watched.core._steps_executed += 1
     assert not watched.after(1)
+
+
+@given(last_sign=st.floats(0, 0.999), begins_with=st.booleans())
+def test_as_it_is_set_a_hang_is_told_within_ten_seconds(last_sign: float, begins_with: bool) -> None:
+    watched = Watched(ServerSettings(engine=EngineConfig(model=None)).stuck_after_s)
+    pause_s = watched.heartbeat.pause_s
+    if not begins_with:
+        watched.begin()
+        watched.after(pause_s)
+    watched.now_s += last_sign * pause_s
+    hangs_s = watched.now_s
+    watched.begin()
+    watched.core._steps_executed += not begins_with
+    watched.thread.free = False
+    watched.now_s += (1 - last_sign) * pause_s
+    while not watched.after(pause_s):
+        assert watched.now_s < hangs_s + 60
+    assert watched.now_s - hangs_s < 10
 
 
 def test_steps_and_chunks_of_prefill_are_signs_of_life(watched: Watched) -> None:

@@ -43,7 +43,7 @@ def rpc(
     ] = None,
     stuck_after: Annotated[
         float | None,
-        typer.Option("--stuck-after-seconds", help="Seconds without a sign of life; then health says stuck; 10."),
+        typer.Option("--stuck-after-seconds", help="Seconds without a sign of life; then health says stuck; 8."),
     ] = None,
     log_level: Annotated[
         LogLevel | None, typer.Option("--log-level", help="Without, HWLEDGER_OMLX_LOG or warning.")

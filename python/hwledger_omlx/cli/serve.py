@@ -121,7 +121,7 @@ def serve(
     ] = None,
     stuck_after: Annotated[
         float | None,
-        typer.Option("--stuck-after-seconds", help="Seconds without a sign of life; then /health says stuck; 10."),
+        typer.Option("--stuck-after-seconds", help="Seconds without a sign of life; then /health says stuck; 8."),
     ] = None,
     restart_stuck: Annotated[
         bool, typer.Option("--restart-stuck", help="Under a supervisor, which ends and starts again what is stuck.")

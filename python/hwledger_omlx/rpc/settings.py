@@ -19,7 +19,7 @@ class RpcSettings:
     """Folders or Hugging Face ids to load before anything is read; the first is the default of requests."""
     shutdown_s: float = 20.0
     """How long calls under way may take to end once nothing more comes, or the server is told to stop."""
-    stuck_after_s: float = 10.0
+    stuck_after_s: float = 8.0
     """How long requests may wait for a sign of life before `health` says stuck."""
     max_calls: int = 256
     """Most calls under way; further ones are refused."""

@@ -47,7 +47,7 @@ class ServerSettings:
     """What requests must carry; None for the key of the admin page's settings, if there is one."""
     shutdown_s: float = 20.0
     """How long answers under way may take to end once the server is told to stop."""
-    stuck_after_s: float = 10.0
+    stuck_after_s: float = 8.0
     """How long requests may wait for a sign of life before the server calls itself stuck."""
     restart_after_s: float = 60.0
     """How long it may be stuck before it asks its supervisor, where it has one, for a new start."""

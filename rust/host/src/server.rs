@@ -52,7 +52,7 @@ fn shutdown_s() -> f64 {
 }
 
 fn stuck_after_s() -> f64 {
-    10.0
+    8.0
 }
 
 impl ServeConfig {

@@ -73,7 +73,7 @@ impl Default for ServerSettings {
             models: Vec::new(),
             model_dirs: Vec::new(),
             shutdown_seconds: seconds(20.0),
-            stuck_after_seconds: seconds(10.0),
+            stuck_after_seconds: seconds(8.0),
             restart_after_seconds: seconds(60.0),
             sse_keepalive_mode: None,
             memory_guard_tier: None,
