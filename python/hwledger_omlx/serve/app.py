@@ -105,6 +105,15 @@ class ForkServer:
         chosen = manager.get_default_model_id()
         self._state.default_model = chosen if chosen in pool.get_model_ids() else next(iter(loaded), None)
 
+    def foretell(self, wanted: ServerSettings) -> None:
+        """Says of models what is to count when they are loaded; they may be none that is served yet.
+
+        Raises:
+            ConfigError: the fork has no such setting, or does not take the value. Nothing has changed then.
+        """
+        if self._models is not None:
+            self._models.put(wanted.fork)
+
     def reconfigure(self, wanted: ServerSettings) -> None:
         """Has other settings count from now on; where they cannot, what was in force stays so.
 

@@ -121,6 +121,16 @@ class Server:
         """Every model that a request may name, loaded or not."""
         return [] if self._fork is None else self._fork.model_ids
 
+    def foretell(self, settings: ServerSettings) -> None:
+        """Has models that are loaded from now on be as they are to be; before `reconfigure`, which says the rest.
+
+        Raises:
+            ConfigError: the fork cannot take a setting. Nothing has changed then.
+        """
+        fork = self._fork
+        if fork is not None:
+            self.session.run(self.session.between_loads(lambda: fork.foretell(settings)))
+
     def reconfigure(self, settings: ServerSettings) -> None:
         """Has other settings count from now on. Address, key and engine stay; models are the caller's to load.
 

