@@ -18,6 +18,7 @@ import httpx
 import pytest
 
 import hwledger_omlx as hw
+import tiny_kinds
 from hwledger_omlx.config.load import load
 from hwledger_omlx.config.reload import Changes, LiveConfig
 from hwledger_omlx.fork import probe_encoder, probe_model
@@ -306,18 +307,24 @@ def test_it_can_be_asked_for_over_http_by_who_has_the_key(serving: Serving) -> N
 
 @pytest.mark.skipif(not hasattr(signal, "SIGHUP"), reason="this system has no SIGHUP")
 def test_a_hangup_loads_it_anew_and_nothing_is_written_elsewhere(tmp_path: Path) -> None:
-    user, here = tmp_path / "user", tmp_path / "here"
-    user.mkdir()
-    here.mkdir()
+    user, here, temporary = tmp_path / "user", tmp_path / "here", tmp_path / "temporary"
+    for folder in (user, here, temporary):
+        folder.mkdir()
+    tiny_kinds.transcription(here / "models" / "listener")
+    abandoned = here / "own" / "home" / "tmp" / "999999999"
+    abandoned.mkdir(parents=True)
+    (abandoned / "upload.wav").touch()
     file = here / "hwledger.toml"
-    text = '[server]\nport = 0\n[sampling]\nmax_tokens = 4\n[engine]\nhome = "own/home"\nledger = "own/rows.sqlite"\n'
+    text = f'[server]\nport = 0\nmodels = ["{NOTES}"]\nmodel_dirs = ["models"]\n[sampling]\nmax_tokens = 4\n'
+    text += '[engine]\nhome = "own/home"\nledger = "own/rows.sqlite"\n'
     file.write_text(text + '[cache]\ndir = "own/kv"\n', encoding="utf-8")
     theirs = ("HWLEDGER_OMLX_HOME", "HWLEDGER_OMLX_LOG", "XDG_DATA_HOME", "XDG_CONFIG_HOME")
     environment = {name: value for name, value in os.environ.items() if name not in theirs}
+    untouched = [each.stat().st_mtime_ns for each in (user, temporary)]
     with subprocess.Popen(
         [sys.executable, "-m", "hwledger_omlx.cli", "serve"],
         cwd=here,
-        env={**environment, "HOME": str(user)},
+        env={**environment, "HOME": str(user), "TMPDIR": str(temporary)},
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,
@@ -337,12 +344,18 @@ def test_a_hangup_loads_it_anew_and_nothing_is_written_elsewhere(tmp_path: Path)
             file.write_text(file.read_text(encoding="utf-8").replace("= 4", "= 6"), encoding="utf-8")
             process.send_signal(signal.SIGHUP)
             until(lambda: tokens() == 6, "the new default counts")
+            sound = {"file": ("tone.wav", tiny_kinds.wav(), "audio/wav")}
+            asked = {"model": "listener", "language": "en"}
+            heard = httpx.post(f"{url}/v1/audio/transcriptions", files=sound, data=asked, timeout=120)
+            heard.raise_for_status()
             process.send_signal(signal.SIGTERM)
             _, err = process.communicate(timeout=120)
         finally:
             process.kill()
     assert process.returncode == 0
     assert "the configuration was loaded anew: sampling.max_tokens = 6" in err
-    assert {each.name for each in here.iterdir()} == {"hwledger.toml", "own"}
+    assert {each.name for each in here.iterdir()} == {"hwledger.toml", "models", "own"}
     assert {each.name for each in (here / "own").iterdir()} >= {"home", "kv", "rows.sqlite"}
-    assert list(user.rglob("*")) == []
+    assert list((here / "own" / "home" / "tmp").iterdir()) == []
+    # Not even for a moment.
+    assert [each.stat().st_mtime_ns for each in (user, temporary)] == untouched

@@ -1,5 +1,6 @@
 """`hwledger-omlx rpc`: JSON-RPC 2.0 over standard input and output, for a program that starts this one."""
 
+import contextlib
 import os
 from typing import Annotated
 
@@ -11,6 +12,7 @@ from hwledger_omlx.cli.serve import LogLevel, given
 from hwledger_omlx.config.load import load
 from hwledger_omlx.config.process import put_environment
 from hwledger_omlx.config.reload import LiveConfig
+from hwledger_omlx.config.scratch import own_temporary_folder
 
 
 def rpc(
@@ -69,9 +71,10 @@ def rpc(
         }
     )
     environment = dict(os.environ)
-    with signals.handled():
+    with signals.handled(), contextlib.ExitStack() as stack:
         in_force = load(config, environment, flags)
         put_environment(in_force)
+        stack.enter_context(own_temporary_folder())
         logs.configure(to_stderr=True, level=in_force.value("log.level"))
 
         from hwledger_omlx.rpc import RpcServer, RpcSettings  # the engine, which --help does not need

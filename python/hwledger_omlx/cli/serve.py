@@ -4,6 +4,7 @@ Each flag of that is here and means the same, or is refused with the reason. Wha
 environment and from `hwledger.toml`.
 """
 
+import contextlib
 import os
 import re
 from enum import StrEnum
@@ -17,6 +18,7 @@ from hwledger_omlx.cli import options
 from hwledger_omlx.config.load import load
 from hwledger_omlx.config.process import put_environment
 from hwledger_omlx.config.reload import LiveConfig
+from hwledger_omlx.config.scratch import own_temporary_folder
 from hwledger_omlx.errors import ConfigError
 
 
@@ -179,9 +181,10 @@ def serve(
         # What is wrong with them is said before a child is started.
         asked_s = load(config, environment, flags).server().restart_after_s
         raise typer.Exit(supervision.supervise_this_command(silence_s=max(_LONGEST_START_S, asked_s)))
-    with signals.handled():
+    with signals.handled(), contextlib.ExitStack() as stack:
         in_force = load(config, environment, flags)
         put_environment(in_force)
+        stack.enter_context(own_temporary_folder())
         logs.configure(to_stderr=True, level=in_force.value("log.level"))
 
         from hwledger_omlx.serve.server import Server  # FastAPI, which no other command needs
