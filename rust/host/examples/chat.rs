@@ -13,11 +13,19 @@ use hwledger_omlx_host::{EngineConfig, Error, Event, GenerateRequest, Host};
 
 const SHIPPED_MODEL: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/../../python/hwledger_omlx/models/notes");
 
+/// The next line, asked for.
+fn prompted(lines: &mut impl Iterator<Item = std::io::Result<String>>) -> Option<std::io::Result<String>> {
+    print!("> ");
+    let _ = std::io::stdout().flush();
+    lines.next()
+}
+
 async fn chat(model: String) -> Result<(), Error> {
     let host = Host::builder().start()?;
     let engine = host.engine(EngineConfig::new(model)).await?;
     let mut conversation = GenerateRequest::chat().temperature(0.0).max_tokens(256);
-    for line in std::io::stdin().lock().lines().map_while(Result::ok) {
+    let mut lines = std::io::stdin().lock().lines();
+    while let Some(Ok(line)) = prompted(&mut lines) {
         conversation = conversation.message("user", &line);
         let mut events = engine.generate(conversation.clone()); // dropped early, it cancels the request
         while let Some(event) = events.next().await {
