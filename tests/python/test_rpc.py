@@ -19,8 +19,9 @@ import hwledger_omlx as hw
 from hwledger_omlx.fork import probe_encoder, probe_model
 from hwledger_omlx.rpc import document
 from hwledger_omlx.rpc.methods import METHODS, NOTIFICATIONS
+from programs import program
 
-COMMAND = (sys.executable, "-m", "hwledger_omlx.cli", "rpc")
+COMMAND = program("rpc")
 PATIENCE_S = 120
 
 
@@ -371,7 +372,8 @@ def test_it_reads_its_file_again_and_a_signal_ends_it_after_the_answers(tiny_mod
         assert client.result("kv.policy") == {"policies": {"tiny": "8"}}
         file.write_text("[servers]", encoding="utf-8")
         assert "did you mean server?" in client.call("config.reload").message
-        client.send(jsonrpcclient.request("generate", {"prompt": "hello", "max_tokens": 60, "request_id": "s"}, id="s"))
+        asked = {"prompt": "on and on", "max_tokens": 60, "temperature": 0, "request_id": "s"}
+        client.send(jsonrpcclient.request("generate", asked, id="s"))
         client.until(lambda said: said.get("method") == "token")
         client.process.send_signal(signal.SIGTERM)
         assert client.answer("s").result["completion_tokens"] == 60
@@ -433,7 +435,7 @@ def test_only_messages_are_on_standard_output(tiny_model: Path, tmp_path: Path) 
 def test_a_closed_descriptor_is_one_line_and_exit_code_2(tmp_path: Path, closed: int) -> None:
     shut = "<&-" if closed == 0 else ">&-"
     done = subprocess.run(
-        ["sh", "-c", f'"$0" -m hwledger_omlx.cli rpc --no-cache {shut}', sys.executable],
+        ["sh", "-c", f'"$@" {shut}', "sh", *COMMAND, "--no-cache"],
         env={**os.environ, "HWLEDGER_OMLX_HOME": str(tmp_path)},
         stdin=subprocess.DEVNULL,
         capture_output=True,
