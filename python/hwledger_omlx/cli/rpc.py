@@ -52,6 +52,7 @@ def rpc(
     """Speak JSON-RPC 2.0 on standard input and output, a message a line. Logs go to standard error.
 
     Ends with exit code 0 when standard input ends, or on SIGTERM or Ctrl-C: calls under way have --shutdown-seconds.
+    Where the engine cannot end in time it is ended all the same, with exit code 70, or 128 and the signal.
     SIGHUP, and `config.reload`, load the configuration anew.
     """
     flags = given(

@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 
+from hwledger_omlx import signals
 from hwledger_omlx._native import RpcConnection, RpcRequest
 from hwledger_omlx.engine import model_folder
 from hwledger_omlx.engine.session import Session
@@ -111,7 +112,11 @@ class RpcServer:
         ):
             executors = {"short": short, "long": long}
             try:
-                self._receive(service, executors)
+                try:
+                    self._receive(service, executors)
+                finally:
+                    # What hangs from here on would hang for ever, and keep the cache's folder from others.
+                    signals.client_gone()
                 self._await_calls(service)
             except BrokenPipeError as error:
                 raise EngineError(
