@@ -14,6 +14,9 @@ from hwledger_omlx.rpc import document
 from hwledger_omlx.rpc.methods import METHODS, NOTIFICATIONS
 from rpc_client import Client
 
+CONTEXT_TOKENS = 4096
+"""Of the tiny model."""
+
 
 @pytest.fixture(scope="module")
 def shared(tiny_model: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Client]:
@@ -219,17 +222,42 @@ def test_policy_and_cache(client: Client) -> None:
 def test_models_come_and_go_by_the_name_that_they_were_loaded_by(client: Client, tiny_model: Path) -> None:
     assert client.result("unload_model", model=str(tiny_model)) == {"unloaded": True, "model": "tiny"}
     assert client.result("memory_report")["loaded_models"] == []
-    said = client.result("load_model", model=str(tiny_model), max_kv_size=50)
-    assert said == {"loaded": True, "model": "tiny", "context_length": 50}
-    assert client.result("generate", prompt="a b", model=str(tiny_model), max_tokens=500)["stopped_reason"] == "length"
-    refused = client.call("generate", {"prompt": "word " * 60})
-    assert "takes 50" in refused.message
-    client.result("unload_model", model="tiny")
-    assert client.result("load_model", model=str(tiny_model))["context_length"] > 50
+    assert client.result("load_model", model=str(tiny_model)) == {
+        "loaded": True,
+        "model": "tiny",
+        "context_length": CONTEXT_TOKENS,
+    }
+    assert client.result("generate", prompt="a b", model=str(tiny_model), max_tokens=3)["model"] == "tiny"
+
+
+@pytest.mark.parametrize("already", [True, False])
+def test_a_limit_of_the_context_is_set_raised_and_taken_back(client: Client, tiny_model: Path, already: bool) -> None:
+    if not already:
+        client.result("unload_model", model="tiny")
+    limits = {50: 50, 80: 80, 10**9: CONTEXT_TOKENS, 60: 60, 0: CONTEXT_TOKENS}
+    for asked, allowed in limits.items():
+        said = client.result("load_model", model=str(tiny_model), max_kv_size=asked)
+        assert said == {"loaded": True, "model": "tiny", "context_length": allowed}
+        tokens = client.result("generate", prompt="a b", max_tokens=90, temperature=0)
+        assert tokens["prompt_tokens"] + tokens["completion_tokens"] == min(allowed, tokens["prompt_tokens"] + 90)
+        refused = client.call("generate", {"prompt": "word " * CONTEXT_TOKENS})
+        assert f"takes {allowed}" in refused.message
+        bench = client.call("bench.run", {"prompt_tokens": allowed})
+        assert f"below the model's context of {allowed} tokens" in bench.message
+    # Without the parameter it is 0.
+    client.result("load_model", model=str(tiny_model), max_kv_size=50)
+    assert client.result("load_model", model=str(tiny_model))["context_length"] == CONTEXT_TOKENS
 
 
 def test_models_that_generate_no_text_are_in_nobodys_way(client: Client, tiny_model: Path, tmp_path: Path) -> None:
-    client.result("load_model", model=str(probe_encoder.write(tmp_path / "encoder", "bert")))
+    encoder = str(probe_encoder.write(tmp_path / "encoder", "bert"))
+    for is_there in (False, True):  # before it is loaded, which it then is not, and when it is there
+        refused = client.call("load_model", {"model": encoder, "max_kv_size": 100})
+        assert (refused.code, refused.data["class"]) == (-32000, "ModelTaskError")
+        assert "its context cannot be limited" in refused.message
+        loaded = client.result("memory_report")["loaded_models"]
+        assert loaded == (["tiny", "encoder"] if is_there else ["tiny"])
+        client.result("load_model", model=encoder)
     client.result("load_model", model=str(probe_model.write(tmp_path / "second", seed=1)))
     assert client.result("memory_report")["loaded_models"] == ["tiny", "second", "encoder"]
     assert client.result("kv.policy", policy="16")["policies"] == {"tiny": "16", "second": "16"}

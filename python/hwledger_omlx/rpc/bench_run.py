@@ -66,10 +66,10 @@ def _prompt(service: "Service", model_id: str, params: dict[str, Any]) -> str:
 
     if params["prompt_tokens"] < 1:
         raise InvalidParamsError(f"prompt_tokens must be at least 1, not {params['prompt_tokens']}")
-    folder = service.session.models[model_id]
-    if folder.context_tokens is not None and params["prompt_tokens"] >= folder.context_tokens:
-        raise InvalidParamsError(f"prompt_tokens must be below the model's context of {folder.context_tokens} tokens")
-    return Prompts(folder.path).make(params["prompt_tokens"], params["seed"])
+    model = service.session.loaded_of_any_kind[model_id]
+    if model.context_tokens is not None and params["prompt_tokens"] >= model.context_tokens:
+        raise InvalidParamsError(f"prompt_tokens must be below the model's context of {model.context_tokens} tokens")
+    return Prompts(model.folder.path).make(params["prompt_tokens"], params["seed"])
 
 
 def _ended(events: "queue.SimpleQueue[Event | Exception]") -> Generation | None:

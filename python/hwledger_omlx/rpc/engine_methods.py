@@ -18,13 +18,11 @@ def _load_model(service: "Service", params: dict[str, Any]) -> dict[str, Any]:
     if params["max_kv_size"] < 0:
         raise InvalidParamsError(f"max_kv_size must be at least 0, not {params['max_kv_size']}")
     session = service.session
-    model_id = session.load(params["model"])
-    if params["max_kv_size"]:
-        session.limit_context(model_id, params["max_kv_size"])
-    folder = session.models.get(model_id)
-    if folder is None:
+    model_id = session.load(params["model"], context_tokens=params["max_kv_size"])
+    model = session.loaded_of_any_kind.get(model_id)
+    if model is None:
         raise ModelError(f"{model_id} was unloaded again meanwhile")
-    return {"loaded": True, "model": model_id, "context_length": folder.context_tokens or 0}
+    return {"loaded": True, "model": model_id, "context_length": model.context_tokens or 0}
 
 
 def _unload_model(service: "Service", params: dict[str, Any]) -> dict[str, Any]:
@@ -103,11 +101,14 @@ def _unsubscribe(service: "Service", _: dict[str, Any]) -> dict[str, Any]:
 ENGINE_METHODS = (
     Method(
         name="load_model",
-        doc="Loads a model. One that is there already is left as it is.",
+        doc="Loads a model. One that is there already stays, and its requests from now on have `max_kv_size` tokens.",
         params={
             "model": Field(TEXT, "A folder, or a Hugging Face id where online."),
             "max_kv_size": Field(
-                WHOLE, "Most tokens of a prompt and its answer together; 0 for what the model allows.", 0
+                WHOLE,
+                "Most tokens of a prompt and its answer together, within what the model allows; 0 for all that. Of "
+                "models that generate text.",
+                0,
             ),
         },
         result={
