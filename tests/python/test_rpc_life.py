@@ -7,40 +7,80 @@ import signal
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import jsonrpcclient
 import pytest
 
 import hwledger_omlx as hw
 from hwledger_omlx import signals
+from hwledger_omlx.fork import probe_model
 from programs import hanging_program
 from rpc_client import COMMAND, PATIENCE_S, Client
 
+WILD = {"temperature": 50, "top_k": 0}
+"""Of tokens as if drawn by lot."""
 
-def test_it_reads_its_file_again_and_a_signal_ends_it_after_the_answers(tiny_model: Path, tmp_path: Path) -> None:
+
+def test_its_file_is_in_force_and_read_again_and_a_signal_ends_it_after_the_answers(
+    tiny_model: Path, tmp_path: Path
+) -> None:
+    probe_model.write(tmp_path / "second", seed=1)
     file = tmp_path / "hwledger.toml"
-    file.write_text('[cache]\ndir = "kv"\n', encoding="utf-8")
-    client = Client(tiny_model, "--config", file, home=tmp_path / "home")
+    listed = f'[server]\nmodels = ["{tiny_model}"]\nport = 1\n'
+    text = '[cache]\ndir = "kv"\n[sampling]\nmax_tokens = 5\ntemperature = 0\n[models.second]\nmax_tokens = 3\n'
+    file.write_text(listed + text + "mtp_enabled = false\n", encoding="utf-8")
+    client = Client("--config", file, home=tmp_path / "home")
+
+    def tokens(**asked: Any) -> int:
+        return int(client.result("generate", prompt="on and on", **asked)["completion_tokens"])
+
     try:
-        assert client.result("kv.policy") == {"policies": {"tiny": "16"}}  # it has read the file
-        more = '[engine]\nkv = "8"\n[server]\nport = 1\nstuck_after_seconds = 9\n[sampling]\ntop_k = 3\n'
-        file.write_text(file.read_text(encoding="utf-8") + more, encoding="utf-8")
+        assert client.result("kv.policy") == {"policies": {"tiny": "16"}}
+        assert (tokens(), tokens(max_tokens=2)) == (5, 2)
+        drawn = {client.result("generate", prompt="a", stream=False, **WILD, seed=seed)["text"] for seed in (3, 4)}
+        assert len(drawn) == 2
+        listed = f'[server]\nmodels = ["{tiny_model}", "./second"]\nport = 2\nstuck_after_seconds = 9\n'
+        more = '[engine]\nkv = "8"\n'
+        text = text.replace("= 5", "= 7\nforce_sampling = true\nmax_context_window = 50")
+        file.write_text(listed + more + text, encoding="utf-8")
         changes = client.result("config.reload")["changes"]
-        told = {kind: [each["name"] for each in changes[kind]] for kind in ("applied", "needs_restart", "unused")}
+        told = {kind: {each["name"] for each in changes[kind]} for kind in ("applied", "needs_restart", "unused")}
         assert told == {
-            "applied": ["server.stuck_after_seconds", "engine.kv"],
-            "needs_restart": [],
-            "unused": ["server.port", "sampling.top_k"],
+            "applied": {
+                *("server.models", "server.stuck_after_seconds", "engine.kv"),
+                *("sampling.max_tokens", "sampling.force_sampling"),
+            },
+            "needs_restart": set(),
+            "unused": {"server.port", "sampling.max_context_window", "models.second.mtp_enabled"},
         }
-        assert client.result("kv.policy") == {"policies": {"tiny": "8"}}
+        assert (changes["loaded"], changes["leaving"]) == (["second"], [])
+        assert client.result("kv.policy") == {"policies": {"tiny": "8", "second": "8"}}
+        assert (tokens(), tokens(model="second"), tokens(model="second", max_tokens=9)) == (7, 3, 9)
+        forced = {client.result("generate", prompt="a", stream=False, **WILD, seed=seed)["text"] for seed in (3, 4)}
+        assert len(forced) == 1
+        # What the client has unloaded does not come back unasked; what is listed no more leaves.
+        client.result("unload_model", model="tiny")
+        file.write_text(listed.replace(', "./second"', "") + more + text, encoding="utf-8")
+        changes = client.result("config.reload")["changes"]
+        assert (changes["loaded"], changes["leaving"]) == ([], ["second"])
+        while client.result("memory_report")["loaded_models"]:
+            pass
+        client.result("load_model", model=str(tiny_model))
         file.write_text("[servers]", encoding="utf-8")
         assert "did you mean server?" in client.call("config.reload").message
-        asked = {"prompt": "on and on", "max_tokens": 60, "temperature": 0, "request_id": "s"}
+        asked = {"prompt": "on and on", "max_tokens": 60, "request_id": "s"}
         client.send(jsonrpcclient.request("generate", asked, id="s"))
         client.until(lambda said: said.get("method") == "token")
         client.process.send_signal(signal.SIGTERM)
         assert client.answer("s").result["completion_tokens"] == 60
-        assert client.ended() == (0, "")
+        code, said = client.ended()
+        assert code == 0
+        (line,) = said.splitlines()
+        assert line.endswith(
+            "what counts for HTTP alone is not used: server.port (hwledger.toml:3), "
+            "models.second.mtp_enabled (hwledger.toml:11)"
+        ), line
     finally:
         client.kill()
     opened = hw.PagedCache().open(tmp_path / "kv")

@@ -11,13 +11,14 @@ from hwledger_omlx.cli.serve import LogLevel, given
 from hwledger_omlx.config.load import load
 from hwledger_omlx.config.process import put_environment
 from hwledger_omlx.config.reload import LiveConfig
+from hwledger_omlx.config.uses import tell_unused_by_rpc
 
 
 def rpc(
     models: Annotated[
         list[str] | None,
         typer.Argument(
-            metavar="[MODEL]...", help="Folders or Hugging Face ids to load; else the client loads its own."
+            metavar="[MODEL]...", help="Folders or Hugging Face ids to load; else server.models of the configuration."
         ),
     ] = None,
     config: options.Config = None,
@@ -57,6 +58,7 @@ def rpc(
     """
     flags = given(
         {
+            "MODEL": models or None,
             "--paged-ssd-cache-dir": cache_dir,
             "--paged-ssd-cache-max-size": quota,
             "--hot-cache-max-size": hot,
@@ -74,14 +76,16 @@ def rpc(
         in_force = load(config, environment, flags)
         put_environment(in_force)
         logs.configure(to_stderr=True, level=in_force.value("log.level"))
+        tell_unused_by_rpc(in_force)
 
-        from hwledger_omlx.rpc import RpcServer, RpcSettings  # the engine, which --help does not need
+        from hwledger_omlx.rpc import RequestDefaults, RpcServer, RpcSettings  # the engine, which --help does not need
 
         settings = in_force.server()
         server = RpcServer(
             RpcSettings(
                 engine=in_force.engine(),
-                models=models or (),
+                models=in_force.listed_models,
+                defaults=RequestDefaults(settings.fork.sampling, settings.fork.models),
                 shutdown_s=settings.shutdown_s,
                 stuck_after_s=settings.stuck_after_s,
                 max_calls=max_calls,

@@ -16,7 +16,6 @@ class LoadedModels:
     def __init__(self) -> None:
         self._generating: dict[str, LoadedModel] = {}
         self._one_shot: dict[str, LoadedModel] = {}
-        self._default = ""
 
     @property
     def generating(self) -> dict[str, LoadedModel]:
@@ -29,20 +28,16 @@ class LoadedModels:
         return self._generating | self._one_shot
 
     def add(self, model: LoadedModel) -> None:
-        """One more. The first that generates text is the one of requests that name none."""
+        """One more. The first of those that generate text is the one of requests that name none."""
         model_id = model.folder.model_id
         if not model.placed.generates:
             self._one_shot[model_id] = model
             return
         self._generating[model_id] = model
-        self._default = self._default or model_id
 
     def remove(self, model_id: str) -> LoadedModel | None:
-        """One less, if it was there. Where it was that of requests that name none, the next one takes its place."""
-        removed = self._one_shot.pop(model_id, None) or self._generating.pop(model_id, None)
-        if self._default == model_id:
-            self._default = next(iter(self._generating), "")
-        return removed
+        """One less, if it was there."""
+        return self._one_shot.pop(model_id, None) or self._generating.pop(model_id, None)
 
     def named(self, model_id: str | None, error: type[Error]) -> LoadedModel:
         """The model that generates text of that id; without an id the default one.
@@ -51,7 +46,7 @@ class LoadedModels:
             Error: `error`: there is none.
             ModelTaskError: it generates no text.
         """
-        wanted = model_id or self._default
+        wanted = model_id or next(iter(self._generating), "")
         if wanted in self._one_shot:
             kind = called(self._one_shot[wanted].placed.kind)
             raise ModelTaskError(f"{wanted} is {kind}, which does not generate text; name a model that does")

@@ -38,6 +38,11 @@ $ printf '%s\\n' '{{"jsonrpc":"2.0","id":1,"method":"health"}}' | hwledger-omlx 
   that went by are counted. While more than 1 MiB waits to be read, nothing more is read from the client.
 - `hwledger-omlx bench rpc` measures how many messages a second this carries. Below 20,000, a framing of
   length-prefixed protobuf by the same schema would be added.
+- Parameters with a configurable default, where a `generate` leaves them out, have what `hwledger.toml` says: of its
+  model in `[models.<id>]`, or of all in `[sampling]`. With `force_sampling` its `temperature`, `top_p` and `top_k`
+  count also where the request says otherwise. Models are loaded at the start as named on the command line, otherwise
+  as listed in `server.models`. What counts for HTTP alone is named on standard error at the start, and by
+  `config.reload` as `unused`.
 - Within a major version of the protocol, methods, parameters with a default, fields and notifications are added and
   nothing else is changed. So pass over what you do not know.
 - When standard input ends, or on SIGTERM or SIGINT, no more is taken; what runs has `--shutdown-seconds` (20) to
@@ -95,6 +100,8 @@ def _parameter(name: str, field: Field) -> str:
     default = (
         "required" if field.default is REQUIRED else "" if field.default is None else f"`{json.dumps(field.default)}`"
     )
+    if field.configurable:
+        default += ", configurable"
     return f"| `{name}` | {field.kind.name} | {default} | {field.doc} |"
 
 

@@ -201,11 +201,30 @@ ENGINE_METHODS = (
     ),
     Method(
         name="config.reload",
-        doc="Reads the configuration file again and applies what it says. Streams go on.",
-        result={"reloaded": "True.", "changes": "What changed, by name."},
+        doc="Reads the configuration file again and applies what it says. Streams go on, and models that are listed no "
+        "more leave when their answers are out.",
+        result={
+            "reloaded": "True.",
+            "changes": "`applied`, `at_next_load`, `needs_restart` and `unused`, lists of `name`, `before`, `after` "
+            "and `origin`; `loaded` and `leaving`, lists of models; and `file`.",
+        },
         run=_config_reload,
         work="long",
-        example=({}, {"reloaded": True, "changes": {}}),
+        example=(
+            {},
+            {
+                "reloaded": True,
+                "changes": {
+                    "file": "hwledger.toml",
+                    "applied": [{"name": "sampling.top_k", "before": 0, "after": 20, "origin": "hwledger.toml:3"}],
+                    "at_next_load": [],
+                    "needs_restart": [],
+                    "loaded": [],
+                    "leaving": [],
+                    "unused": [],
+                },
+            },
+        ),
     ),
     Method(
         name="memory.subscribe",

@@ -44,10 +44,12 @@ class Field:
     kind: Kind
     doc: str
     default: Any = REQUIRED
+    configurable: bool = False
+    """Whether the configuration may say another default."""
 
 
 def bind(fields: Mapping[str, Field], given: object) -> dict[str, Any]:
-    """The value of every parameter, by name.
+    """The value of every parameter, by name; None for one that is left out and has a configurable default.
 
     Args:
         fields: what the method takes.
@@ -72,7 +74,7 @@ def bind(fields: Mapping[str, Field], given: object) -> dict[str, Any]:
         if value is None:
             if field.default is REQUIRED:
                 raise InvalidParamsError(f"parameter {name!r} is missing: {field.doc}")
-            value = field.default
+            value = None if field.configurable else field.default
         elif not field.kind.fits(value):
             raise InvalidParamsError(f"{name} must be a {field.kind.name}, not {value!r:.80}")
         values[name] = value

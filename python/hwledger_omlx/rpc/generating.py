@@ -70,11 +70,11 @@ class Answer:
 
 def _request(service: "Service", params: dict[str, Any]) -> GenerateRequest:
     given = {name: value for name, value in params.items() if value is not None and name != "stream"}
+    given["model"] = service.model_id(given.get("model"))
+    given = service.settings.defaults.complete(given, given["model"] or next(iter(service.session.loaded), ""))
     prompt, messages = given.pop("prompt", None), given.pop("messages", None)
     if (prompt is None) == (messages is None):
         raise InvalidParamsError("give either prompt, a text, or messages, a list")
-    if "model" in given:
-        given["model"] = service.model_id(given["model"])
     try:
         return GenerateRequest.parse(messages if prompt is None else prompt, **given)
     except RequestError as error:
@@ -115,16 +115,16 @@ GENERATE = Method(
         "prompt": Field(TEXT, "Text to continue. Either this or `messages`.", None),
         "messages": Field(LIST, "Chat messages as OpenAI's API has them.", None),
         "model": Field(TEXT, "A loaded model: its id, or the folder or hub id it was loaded by.", None),
-        "max_tokens": Field(WHOLE, "Most tokens of the answer.", 256),
-        "temperature": Field(NUMBER, "0 takes the likeliest token each time.", 0.7),
+        "max_tokens": Field(WHOLE, "Most tokens of the answer.", 256, configurable=True),
+        "temperature": Field(NUMBER, "0 takes the likeliest token each time.", 0.7, configurable=True),
         "stream": Field(TRUTH, "Whether the text comes as `token` notifications; else it is in the result.", True),
         "request_id": Field(TEXT, "What notifications and `cancel` call it; made up where it is not given.", None),
         "seed": Field(WHOLE, "Same seed, same text.", None),
-        "top_p": Field(NUMBER, "As in OpenAI's API.", None),
-        "top_k": Field(WHOLE, "0 for all tokens.", None),
-        "min_p": Field(NUMBER, "Least probability, of the likeliest token's.", None),
-        "repetition_penalty": Field(NUMBER, "1 for none.", None),
-        "presence_penalty": Field(NUMBER, "As in OpenAI's API.", None),
+        "top_p": Field(NUMBER, "As in OpenAI's API.", 1.0, configurable=True),
+        "top_k": Field(WHOLE, "0 for all tokens.", 0, configurable=True),
+        "min_p": Field(NUMBER, "Least probability, of the likeliest token's.", 0.0, configurable=True),
+        "repetition_penalty": Field(NUMBER, "1 for none.", 1.0, configurable=True),
+        "presence_penalty": Field(NUMBER, "As in OpenAI's API.", 0.0, configurable=True),
         "frequency_penalty": Field(NUMBER, "As in OpenAI's API.", None),
         "stop": Field(TEXT_OR_LIST, "The text ends before the first of these that turns up.", None),
         "tools": Field(LIST, "Tool definitions as in OpenAI's API; with `messages`.", None),
