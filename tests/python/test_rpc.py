@@ -1,7 +1,6 @@
 """JSON-RPC over the pipes of a real process, with a client out of a package."""
 
 import json
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -16,25 +15,6 @@ from rpc_client import Client
 
 CONTEXT_TOKENS = 4096
 """Of the tiny model."""
-
-
-@pytest.fixture(scope="module")
-def shared(tiny_model: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Client]:
-    folder = tmp_path_factory.mktemp("rpc")
-    client = Client(tiny_model, "--cache-dir", folder / "kv", home=folder / "home")
-    yield client
-    # Whatever the tests did to it, it ends well and has said nothing.
-    try:
-        assert client.end() == (0, "")
-    finally:
-        client.kill()
-
-
-@pytest.fixture
-def client(shared: Client) -> Client:
-    shared.answers.clear()
-    shared.notifications.clear()
-    return shared
 
 
 def test_version_names_what_there_is(client: Client) -> None:

@@ -5,7 +5,7 @@ import sys
 from collections.abc import Iterator, Mapping
 from typing import Any
 
-from hwledger_omlx.rpc.fields import REQUIRED, Field
+from hwledger_omlx.rpc.fields import REQUIRED, Field, Kind, Value
 from hwledger_omlx.rpc.method import Method, Notification
 from hwledger_omlx.rpc.methods import METHODS, NOTIFICATIONS, VERSION
 
@@ -87,8 +87,8 @@ def _method(method: Method) -> Iterator[str]:
     if method.params:
         yield "\n| parameter | kind | default | |\n|---|---|---|---|"
         yield from (_parameter(name, field) for name, field in method.params.items())
-    yield "\n| result | |\n|---|---|"
-    yield from (f"| `{name}` | {doc} |" for name, doc in method.result.items())
+    yield "\n| result | kind | |\n|---|---|---|"
+    yield from _values(method.result)
     asked, answered = method.example
     yield "\n```json"
     yield _line({"jsonrpc": "2.0", "id": 1, "method": method.name, **({"params": asked} if asked else {})})
@@ -105,11 +105,51 @@ def _parameter(name: str, field: Field) -> str:
     return f"| `{name}` | {field.kind.name} | {default} | {field.doc} |"
 
 
+def _values(values: Mapping[str, Value], within: str = "") -> Iterator[str]:
+    for name, value in values.items():
+        path = within + name
+        of = f" of {value.of.name}" if isinstance(value.of, Kind) else ""
+        yield f"| `{path}` | {value.kind.name}{of}{' or null' if value.nullable else ''} | {value.doc} |"
+        if isinstance(value.of, Mapping):
+            yield from _values(value.of, f"{path}[].")
+
+
+def protocol() -> dict[str, Any]:
+    """All of it in JSON's types: what a client may send, and what it may count on."""
+    return {
+        "version": VERSION,
+        "methods": {
+            method.name: {
+                "params": [
+                    {
+                        "name": name,
+                        "kind": field.kind.name,
+                        **({} if field.default is REQUIRED else {"default": field.default}),
+                    }
+                    for name, field in method.params.items()
+                ],
+                "result": _as_json(method.result),
+            }
+            for method in METHODS.values()
+        },
+        "notifications": {each.name: _as_json(each.params) for each in NOTIFICATIONS},
+    }
+
+
+def _as_json(values: Mapping[str, Value]) -> dict[str, Any]:
+    said: dict[str, Any] = {}
+    for name, value in values.items():
+        said[name] = {"kind": value.kind.name, "nullable": value.nullable, "optional": value.optional}
+        if value.of is not None:
+            said[name]["of"] = value.of.name if isinstance(value.of, Kind) else _as_json(value.of)
+    return said
+
+
 def _notification(notification: Notification) -> Iterator[str]:
     yield f"### {notification.name}\n"
     yield notification.doc
-    yield "\n| parameter | |\n|---|---|"
-    yield from (f"| `{name}` | {doc} |" for name, doc in notification.params.items())
+    yield "\n| parameter | kind | |\n|---|---|---|"
+    yield from _values(notification.params)
     yield "\n```json"
     yield _line({"jsonrpc": "2.0", "method": notification.name, "params": notification.example})
     yield "```"

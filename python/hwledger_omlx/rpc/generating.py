@@ -18,6 +18,7 @@ from hwledger_omlx.rpc.fields import (
     WHOLE,
     Field,
     InvalidParamsError,
+    Value,
 )
 from hwledger_omlx.rpc.method import Method
 
@@ -107,6 +108,12 @@ def _cancel(service: "Service", params: dict[str, Any]) -> dict[str, Any]:
     return {"cancelled": service.session.cancel(params["request_id"])}
 
 
+_TOOL_CALLS = {
+    "id": Value(TEXT, "Of the call."),
+    "name": Value(TEXT, "Of the tool."),
+    "arguments": Value(TEXT, "JSON."),
+}
+
 GENERATE = Method(
     name="generate",
     doc="Continues a text, or answers messages by the model's chat template. Each piece of the answer is a `token` "
@@ -133,17 +140,17 @@ GENERATE = Method(
         "tenant": Field(TEXT, "Cached KV is shared between requests of the same tenant only.", None),
     },
     result={
-        "request_id": "As given, or made up.",
-        "prompt_tokens": "Tokens of the prompt, the chat template's included.",
-        "completion_tokens": "Tokens generated.",
-        "stopped_reason": "`stop`, `length`, `tool_calls` or `cancelled`.",
-        "model": "Id of the model that answered.",
-        "cached_tokens": "Prompt tokens whose KV was restored and not computed.",
-        "ttft_s": "Seconds to the first token.",
-        "total_s": "Seconds to the end.",
-        "text": "The answer; absent where it was streamed.",
-        "reasoning": "What a reasoning model thought first; absent where it did not.",
-        "tool_calls": "A list of `id`, `name` and `arguments`, JSON text; absent where there are none.",
+        "request_id": Value(TEXT, "As given, or made up."),
+        "prompt_tokens": Value(WHOLE, "Tokens of the prompt, the chat template's included."),
+        "completion_tokens": Value(WHOLE, "Tokens generated."),
+        "stopped_reason": Value(TEXT, "`stop`, `length`, `tool_calls` or `cancelled`."),
+        "model": Value(TEXT, "Id of the model that answered."),
+        "cached_tokens": Value(WHOLE, "Prompt tokens whose KV was restored and not computed."),
+        "ttft_s": Value(NUMBER, "Seconds to the first token."),
+        "total_s": Value(NUMBER, "Seconds to the end."),
+        "text": Value(TEXT, "The answer; absent where it was streamed.", optional=True),
+        "reasoning": Value(TEXT, "What a reasoning model thought first; absent where it did not.", optional=True),
+        "tool_calls": Value(LIST, "Absent where there are none.", optional=True, of=_TOOL_CALLS),
     },
     begin=_generate,
     example=(
@@ -165,7 +172,7 @@ CANCEL = Method(
     name="cancel",
     doc="Ends a request; its result comes with the reason `cancelled`.",
     params={"request_id": Field(TEXT, "Of a `generate` that runs.")},
-    result={"cancelled": "Whether one of that id ran."},
+    result={"cancelled": Value(TRUTH, "Whether one of that id ran.")},
     run=_cancel,
     example=({"request_id": "r1"}, {"cancelled": True}),
 )
