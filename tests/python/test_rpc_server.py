@@ -14,7 +14,7 @@ import pytest
 
 import hwledger_omlx as hw
 from hwledger_omlx.engine import upstream
-from hwledger_omlx.memory.records import Figure, MemoryEvent
+from hwledger_omlx.memory.records import Figure, LayerUse, MemoryEvent
 from hwledger_omlx.rpc import RpcServer, RpcSettings, end_soon
 from hwledger_omlx.rpc.calls import Calls
 from hwledger_omlx.rpc.fields import LIST, NUMBER, TEXT, WHOLE, Field, InvalidParamsError, bind
@@ -236,7 +236,8 @@ def test_the_report_of_memory_is_mlxs_own_account_and_null_where_that_is_not_kno
     memory = served.server.session.memory()
     unknown: Figure[int] = Figure(None, "unavailable", "nobody can tell")
     (model,) = memory.models
-    layers = (replace(model.layers[0], state_bytes=unknown), *model.layers[1:])
+    known = Figure(7, "measured", "by the test")
+    layers = tuple(LayerUse(each, (), (), (), known, known, (unknown, known)[each]) for each in range(2))
     blind = replace(
         memory,
         mlx=replace(memory.mlx, device_bytes=unknown, cache_bytes=unknown),
@@ -246,7 +247,7 @@ def test_the_report_of_memory_is_mlxs_own_account_and_null_where_that_is_not_kno
     said = report()
     assert {said[name] for name in ("total_unified_mb", "used_by_mlx_mb", "kv_cache_mb")} == {None}
     assert said["models"][0]["weights_mb"] is None
-    assert [layer["kv_bytes"] for layer in said["models"][0]["layers"]] == [None, 0]
+    assert [layer["kv_bytes"] for layer in said["models"][0]["layers"]] == [None, 14]
     assert served.ended() == 0
 
 
