@@ -1,8 +1,11 @@
-"""SIGTERM, SIGINT and SIGHUP, for a command that runs until it is told to end.
+"""SIGTERM, SIGINT and SIGHUP, for a command that runs until it is told to end, or until its client has gone.
 
 The first SIGTERM or SIGINT asks it to end, and gives it a while for that; a second one ends the process at once, as
 does the first before there is anything to end. Either way the store opens the next time: it is safe against worse.
 SIGHUP has it read its configuration again.
+
+A process that is cut short by a signal leaves with 128 and its number. Where it was no signal that it had to end for,
+but a client that went away, it leaves with `CUT_SHORT`.
 
 The wheel's command handles them here. The Rust host has handlers of its own, which need no interpreter to end the
 process; for the rest they come here by `end` and `reload`.
@@ -24,7 +27,9 @@ logger = logging.getLogger(__name__)
 
 TO_CLOSE_S = 30.0
 """What an engine may take to close, beyond the time that answers have to end."""
-_FLUSH_S = 10.0
+CUT_SHORT = os.EX_SOFTWARE
+"""Exit code, 70, of a process that could not end in time after its client had gone."""
+_FLUSH_S, _TELL_S = 10.0, 1.0
 _ENDING = (signal.SIGTERM, signal.SIGINT)
 
 
@@ -103,10 +108,20 @@ def end(number: int) -> None:
     """A signal to end has come. Does not wait for the end."""
     answer = _State.answer
     if answer is None or _State.told:
-        _leave(number)
+        _leave(128 + number)
     _State.told = number
-    threading.Thread(target=_cut_short, args=(answer, number), name="hwledger-deadline", daemon=True).start()
+    _begin_deadline(answer, 128 + number)
     answer.end_soon()
+
+
+def client_gone() -> None:
+    """Whoever the command worked for has closed the pipe, and it is ending: with the same deadline as by a signal.
+
+    Nobody may be left who would send one. Where the process is not one that ends by signals of ours, as where a
+    library serves in it, nothing is done.
+    """
+    if _State.answer is not None and not _State.told:
+        _begin_deadline(_State.answer, CUT_SHORT)
 
 
 def reload() -> None:
@@ -135,13 +150,18 @@ def _reload(read_again: Callable[[], object]) -> None:
             logger.error("not reloaded, everything stays as it was: %s", error)
 
 
-def _cut_short(answer: _Answer, number: int) -> None:
+def _begin_deadline(answer: _Answer, code: int) -> None:
+    threading.Thread(target=_cut_short, args=(answer, code), name="hwledger-deadline", daemon=True).start()
+
+
+def _cut_short(answer: _Answer, code: int) -> None:
     within_s = answer.within_s()
     if answer.over.wait(within_s):
         return
-    logger.error("it has not ended in %.0f s, and is ended now; what the cache had accepted is kept", within_s)
+    said = "it has not ended in %.0f s, and is ended now; what the cache had accepted is kept"
+    _for_a_while(lambda: logger.error(said, within_s), _TELL_S)
     flush_for_a_while(answer.flush)
-    _leave(number)
+    _leave(code)
 
 
 def flush_for_a_while(flush: Callable[[], object]) -> None:
@@ -153,12 +173,22 @@ def flush_for_a_while(flush: Callable[[], object]) -> None:
         except Error as error:
             logger.error("not all that the cache had accepted is kept: %s", error)
 
-    flushing = threading.Thread(target=flushed, name="hwledger-flush", daemon=True)
-    flushing.start()
-    flushing.join(_FLUSH_S)
+    _for_a_while(flushed, _FLUSH_S)
 
 
-def _leave(number: int) -> NoReturn:
-    with contextlib.suppress(OSError, ValueError):
-        sys.stdout.flush()
-    os._exit(128 + number)
+def _for_a_while(work: Callable[[], object], at_most_s: float) -> None:
+    """Does something that may never end, such as a write to a pipe that nobody reads."""
+    working = threading.Thread(target=work, name="hwledger-flush", daemon=True)
+    working.start()
+    working.join(at_most_s)
+
+
+def _leave(code: int) -> NoReturn:
+    _for_a_while(_flush_output, _TELL_S)
+    os._exit(code)
+
+
+def _flush_output() -> None:
+    if sys.stdout is not None:
+        with contextlib.suppress(OSError, ValueError):
+            sys.stdout.flush()

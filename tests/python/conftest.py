@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 
 import hwledger_omlx as hw
+import rpc_client
 import serving
 from hwledger_omlx.fork.locate import Fork, locate
 
@@ -78,3 +79,24 @@ def served(tmp_path_factory: pytest.TempPathFactory) -> Iterator[serving.Served]
     """`hwledger-omlx serve` as a process, for all tests that are its clients."""
     with serving.served(tmp_path_factory.mktemp("served")) as running:
         yield running
+
+
+@pytest.fixture(scope="session")
+def shared_rpc(tiny_model: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[rpc_client.Client]:
+    """`hwledger-omlx rpc` as a process, with the tiny model."""
+    folder = tmp_path_factory.mktemp("rpc")
+    client = rpc_client.Client(tiny_model, "--cache-dir", folder / "kv", home=folder / "home")
+    # Whatever the tests did to it, it ends well and has said nothing.
+    try:
+        yield client
+        assert client.end() == (0, "")
+    finally:
+        client.kill()
+
+
+@pytest.fixture
+def client(shared_rpc: rpc_client.Client) -> rpc_client.Client:
+    """A client of that process. A test leaves the model loaded, and its policy and limits as they were."""
+    shared_rpc.answers.clear()
+    shared_rpc.notifications.clear()
+    return shared_rpc

@@ -45,7 +45,7 @@ def _restored_tokens(engine: hw.Engine) -> int:
 
 
 def scheduler(engine: hw.Engine) -> Any:
-    return upstream.scheduler_of(next(iter(engine._session._models.values())).placed)
+    return upstream.scheduler_of(next(iter(engine._session.loaded.values())).placed)
 
 
 @pytest.fixture(scope="module")

@@ -25,7 +25,7 @@ PROMPT = "The quick brown fox jumps over the lazy dog, and then does so again. "
 
 
 def scheduler_of(engine: hw.Engine) -> Any:
-    return upstream.scheduler_of(next(iter(engine._session._models.values())).placed)
+    return upstream.scheduler_of(next(iter(engine._session.loaded.values())).placed)
 
 
 def sampler_of(engine: hw.Engine) -> Sampler:

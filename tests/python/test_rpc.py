@@ -1,14 +1,6 @@
 """JSON-RPC over the pipes of a real process, with a client out of a package."""
 
-import contextlib
 import json
-import os
-import queue
-import signal
-import subprocess
-import sys
-import threading
-from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -19,118 +11,10 @@ import hwledger_omlx as hw
 from hwledger_omlx.fork import probe_encoder, probe_model
 from hwledger_omlx.rpc import document
 from hwledger_omlx.rpc.methods import METHODS, NOTIFICATIONS
+from rpc_client import Client
 
-COMMAND = (sys.executable, "-m", "hwledger_omlx.cli", "rpc")
-PATIENCE_S = 120
-
-
-class Client:
-    """Sends what `jsonrpcclient` makes, and sorts what comes: answers by id, notifications in order."""
-
-    def __init__(self, *arguments: object, home: Path) -> None:
-        self.process = subprocess.Popen(
-            [*COMMAND, *map(str, arguments)],
-            env={**os.environ, "HWLEDGER_OMLX_HOME": str(home), "PYTHONWARNINGS": "ignore"},
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.PIPE,
-        )
-        self.unsorted: queue.SimpleQueue[Any] = queue.SimpleQueue()
-        self.answers: dict[Any, Any] = {}
-        self.notifications: list[Any] = []
-        self._reader = threading.Thread(target=self._read, daemon=True)
-        self._reader.start()
-
-    def _read(self) -> None:
-        assert self.process.stdout is not None
-        for line in self.process.stdout:
-            self.unsorted.put(json.loads(line))
-        self.unsorted.put(None)
-
-    def send(self, *messages: object) -> None:
-        self.send_bytes(b"".join(json.dumps(message).encode() + b"\n" for message in messages))
-
-    def send_bytes(self, sent: bytes) -> None:
-        assert self.process.stdin is not None
-        self.process.stdin.write(sent)
-        self.process.stdin.flush()
-
-    def take(self) -> Any:
-        """The next message."""
-        message = self.unsorted.get(timeout=PATIENCE_S)
-        if isinstance(message, dict) and "method" in message:
-            self.notifications.append(message)
-        elif isinstance(message, dict):
-            self.answers[message["id"]] = message
-        return message
-
-    def answer(self, request_id: Any) -> Any:
-        while request_id not in self.answers:
-            assert self.take() is not None, self.errors()
-        return jsonrpcclient.parse(self.answers.pop(request_id))
-
-    def call(self, method: str, params: Mapping[str, Any] | list[Any] | None = None) -> Any:
-        request = jsonrpcclient.request(method, params)
-        self.send(request)
-        return self.answer(request["id"])
-
-    def result(self, method: str, **params: Any) -> Any:
-        answered = self.call(method, params)
-        assert isinstance(answered, jsonrpcclient.Ok), answered
-        return answered.result
-
-    def until(self, reached: Callable[[Any], bool]) -> Any:
-        while True:
-            message = self.take()
-            assert message is not None, self.errors()
-            if reached(message):
-                return message
-
-    def text(self, request_id: str) -> str:
-        tokens = [each["params"] for each in self.notifications if each["method"] == "token"]
-        return "".join(each["text"] for each in tokens if each["request_id"] == request_id)
-
-    def errors(self) -> str:
-        assert self.process.stderr is not None
-        return self.process.stderr.read().decode()
-
-    def end(self) -> tuple[int, str]:
-        """Closes its input and awaits it."""
-        assert self.process.stdin is not None
-        self.process.stdin.close()
-        return self.ended()
-
-    def ended(self) -> tuple[int, str]:
-        code = self.process.wait(PATIENCE_S)
-        self._reader.join(PATIENCE_S)
-        return code, self.errors()
-
-    def kill(self) -> None:
-        self.process.kill()
-        self.process.wait()
-        for pipe in (self.process.stdin, self.process.stdout, self.process.stderr):
-            assert pipe is not None
-            with contextlib.suppress(BrokenPipeError):
-                pipe.close()
-
-
-@pytest.fixture(scope="module")
-def shared(tiny_model: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Client]:
-    folder = tmp_path_factory.mktemp("rpc")
-    client = Client(tiny_model, "--cache-dir", folder / "kv", home=folder / "home")
-    yield client
-    # Whatever the tests did to it, it ends well and has said nothing.
-    try:
-        assert client.end() == (0, "")
-    finally:
-        client.kill()
-
-
-@pytest.fixture
-def client(shared: Client) -> Client:
-    shared.answers.clear()
-    shared.notifications.clear()
-    return shared
+CONTEXT_TOKENS = 4096
+"""Of the tiny model."""
 
 
 def test_version_names_what_there_is(client: Client) -> None:
@@ -318,17 +202,42 @@ def test_policy_and_cache(client: Client) -> None:
 def test_models_come_and_go_by_the_name_that_they_were_loaded_by(client: Client, tiny_model: Path) -> None:
     assert client.result("unload_model", model=str(tiny_model)) == {"unloaded": True, "model": "tiny"}
     assert client.result("memory_report")["loaded_models"] == []
-    said = client.result("load_model", model=str(tiny_model), max_kv_size=50)
-    assert said == {"loaded": True, "model": "tiny", "context_length": 50}
-    assert client.result("generate", prompt="a b", model=str(tiny_model), max_tokens=500)["stopped_reason"] == "length"
-    refused = client.call("generate", {"prompt": "word " * 60})
-    assert "takes 50" in refused.message
-    client.result("unload_model", model="tiny")
-    assert client.result("load_model", model=str(tiny_model))["context_length"] > 50
+    assert client.result("load_model", model=str(tiny_model)) == {
+        "loaded": True,
+        "model": "tiny",
+        "context_length": CONTEXT_TOKENS,
+    }
+    assert client.result("generate", prompt="a b", model=str(tiny_model), max_tokens=3)["model"] == "tiny"
+
+
+@pytest.mark.parametrize("already", [True, False])
+def test_a_limit_of_the_context_is_set_raised_and_taken_back(client: Client, tiny_model: Path, already: bool) -> None:
+    if not already:
+        client.result("unload_model", model="tiny")
+    limits = {50: 50, 80: 80, 10**9: CONTEXT_TOKENS, 60: 60, 0: CONTEXT_TOKENS}
+    for asked, allowed in limits.items():
+        said = client.result("load_model", model=str(tiny_model), max_kv_size=asked)
+        assert said == {"loaded": True, "model": "tiny", "context_length": allowed}
+        tokens = client.result("generate", prompt="a b", max_tokens=90, temperature=0)
+        assert tokens["prompt_tokens"] + tokens["completion_tokens"] == min(allowed, tokens["prompt_tokens"] + 90)
+        refused = client.call("generate", {"prompt": "word " * CONTEXT_TOKENS})
+        assert f"takes {allowed}" in refused.message
+        bench = client.call("bench.run", {"prompt_tokens": allowed})
+        assert f"below the model's context of {allowed} tokens" in bench.message
+    # Without the parameter it is 0.
+    client.result("load_model", model=str(tiny_model), max_kv_size=50)
+    assert client.result("load_model", model=str(tiny_model))["context_length"] == CONTEXT_TOKENS
 
 
 def test_models_that_generate_no_text_are_in_nobodys_way(client: Client, tiny_model: Path, tmp_path: Path) -> None:
-    client.result("load_model", model=str(probe_encoder.write(tmp_path / "encoder", "bert")))
+    encoder = str(probe_encoder.write(tmp_path / "encoder", "bert"))
+    for is_there in (False, True):  # before it is loaded, which it then is not, and when it is there
+        refused = client.call("load_model", {"model": encoder, "max_kv_size": 100})
+        assert (refused.code, refused.data["class"]) == (-32000, "ModelTaskError")
+        assert "its context cannot be limited" in refused.message
+        loaded = client.result("memory_report")["loaded_models"]
+        assert loaded == (["tiny", "encoder"] if is_there else ["tiny"])
+        client.result("load_model", model=encoder)
     client.result("load_model", model=str(probe_model.write(tmp_path / "second", seed=1)))
     assert client.result("memory_report")["loaded_models"] == ["tiny", "second", "encoder"]
     assert client.result("kv.policy", policy="16")["policies"] == {"tiny": "16", "second": "16"}
@@ -351,96 +260,3 @@ def test_the_document_is_what_the_code_says() -> None:
         asked, answered = method.example
         assert set(asked) <= set(method.params), method.name
         assert set(answered) <= set(method.result), method.name
-
-
-def test_it_reads_its_file_again_and_a_signal_ends_it_after_the_answers(tiny_model: Path, tmp_path: Path) -> None:
-    file = tmp_path / "hwledger.toml"
-    file.write_text('[cache]\ndir = "kv"\n', encoding="utf-8")
-    client = Client(tiny_model, "--config", file, home=tmp_path / "home")
-    try:
-        assert client.result("kv.policy") == {"policies": {"tiny": "16"}}  # it has read the file
-        more = '[engine]\nkv = "8"\n[server]\nport = 1\nstuck_after_seconds = 9\n[sampling]\ntop_k = 3\n'
-        file.write_text(file.read_text(encoding="utf-8") + more, encoding="utf-8")
-        changes = client.result("config.reload")["changes"]
-        told = {kind: [each["name"] for each in changes[kind]] for kind in ("applied", "needs_restart", "unused")}
-        assert told == {
-            "applied": ["server.stuck_after_seconds", "engine.kv"],
-            "needs_restart": [],
-            "unused": ["server.port", "sampling.top_k"],
-        }
-        assert client.result("kv.policy") == {"policies": {"tiny": "8"}}
-        file.write_text("[servers]", encoding="utf-8")
-        assert "did you mean server?" in client.call("config.reload").message
-        client.send(jsonrpcclient.request("generate", {"prompt": "hello", "max_tokens": 60, "request_id": "s"}, id="s"))
-        client.until(lambda said: said.get("method") == "token")
-        client.process.send_signal(signal.SIGTERM)
-        assert client.answer("s").result["completion_tokens"] == 60
-        assert client.ended() == (0, "")
-    finally:
-        client.kill()
-    opened = hw.PagedCache().open(tmp_path / "kv")
-    assert json.loads(opened.stats())["state"] == "running"
-    opened.close()
-
-
-def test_a_second_signal_ends_it_at_once(tiny_model: Path, tmp_path: Path) -> None:
-    client = Client(tiny_model, "--no-cache", "--shutdown-seconds", "3600", home=tmp_path)
-    try:
-        asked = {"prompt": "on and on", "max_tokens": 3900, "temperature": 0}
-        client.send(jsonrpcclient.request("generate", asked))
-        client.until(lambda said: said.get("method") == "token")
-        while client.process.poll() is None:
-            client.process.send_signal(signal.SIGINT)
-            with contextlib.suppress(subprocess.TimeoutExpired):
-                client.process.wait(0.2)
-        assert client.process.returncode == 128 + signal.SIGINT
-    finally:
-        client.kill()
-
-
-def test_only_messages_are_on_standard_output(tiny_model: Path, tmp_path: Path) -> None:
-    """Python that prints, a library that writes to the descriptor, and a process that inherits it."""
-    program = (
-        "import os, subprocess, sys\n"
-        "from hwledger_omlx import EngineConfig\n"
-        "from hwledger_omlx.rpc import RpcSettings, serve\n"
-        "def reload():\n"
-        "    print('printed')\n"
-        "    os.write(1, b'written\\n')\n"
-        "    subprocess.run(['sh', '-c', 'echo echoed; cat'])\n"
-        "    return {'log_level': 'info'}\n"
-        "code = serve(RpcSettings(engine=EngineConfig(model=None, cache=None), reload=reload))\n"
-        "print('afterwards', flush=True)\n"
-        "sys.exit(code)\n"
-    )
-    asked = json.dumps(jsonrpcclient.request("config.reload", id=1))
-    done = subprocess.run(
-        [sys.executable, "-c", program],
-        input=asked + "\n",
-        env={**os.environ, "HWLEDGER_OMLX_HOME": str(tmp_path)},
-        capture_output=True,
-        text=True,
-        timeout=PATIENCE_S,
-        check=True,
-    )
-    message, after = done.stdout.splitlines()
-    assert json.loads(message)["result"] == {"reloaded": True, "changes": {"log_level": "info"}}
-    assert after == "afterwards"
-    assert sorted(done.stderr.split()) == ["echoed", "printed", "written"]
-
-
-@pytest.mark.parametrize("closed", [0, 1])
-def test_a_closed_descriptor_is_one_line_and_exit_code_2(tmp_path: Path, closed: int) -> None:
-    shut = "<&-" if closed == 0 else ">&-"
-    done = subprocess.run(
-        ["sh", "-c", f'"$0" -m hwledger_omlx.cli rpc --no-cache {shut}', sys.executable],
-        env={**os.environ, "HWLEDGER_OMLX_HOME": str(tmp_path)},
-        stdin=subprocess.DEVNULL,
-        capture_output=True,
-        text=True,
-        timeout=PATIENCE_S,
-        check=False,
-    )
-    assert done.returncode == 2, done.stderr
-    (line,) = done.stderr.splitlines()
-    assert line.startswith("hwledger-omlx: standard input or output is closed")

@@ -4,14 +4,17 @@ import json
 import os
 import threading
 from collections.abc import Iterator, Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import mlx.core as mx
+import psutil
 import pytest
 
 import hwledger_omlx as hw
 from hwledger_omlx.engine import upstream
-from hwledger_omlx.memory.records import MemoryEvent
+from hwledger_omlx.memory.records import Figure, LayerUse, MemoryEvent
 from hwledger_omlx.rpc import RpcServer, RpcSettings, end_soon
 from hwledger_omlx.rpc.calls import Calls
 from hwledger_omlx.rpc.fields import LIST, NUMBER, TEXT, WHOLE, Field, InvalidParamsError, bind
@@ -209,6 +212,42 @@ def test_a_flood_of_interleaved_calls_is_answered_one_by_one(tiny_model: Path) -
     sending.join()
     assert all(("error" in answers[number]) is (number % 3 == 0) for number in range(5000))
     assert all(answers[each["id"]]["result"]["completion_tokens"] == 20 for each in streams)
+    assert served.ended() == 0
+
+
+def test_the_report_of_memory_is_mlxs_own_account_and_null_where_that_is_not_known(tiny_model: Path) -> None:
+    served = Served(models=[tiny_model])
+    mb = 2**20
+
+    def report() -> Any:
+        served.send({"id": "m", "method": "memory_report"})
+        return served.answer("m")["result"]
+
+    def by_mlx() -> float:
+        return (mx.get_active_memory() + mx.get_cache_memory()) / mb
+
+    mx.clear_cache()  # what is kept there is nothing to a new array then
+    first = report()
+    kept = mx.zeros((3 * mb,), dtype=mx.uint8)
+    mx.eval(kept)
+    assert report()["used_by_mlx_mb"] == by_mlx() == pytest.approx(first["used_by_mlx_mb"] + 3, abs=0.1)
+    assert first["total_unified_mb"] == psutil.virtual_memory().total / mb
+    assert first["kv_cache_mb"] == 0
+    memory = served.server.session.memory()
+    unknown: Figure[int] = Figure(None, "unavailable", "nobody can tell")
+    (model,) = memory.models
+    known = Figure(7, "measured", "by the test")
+    layers = tuple(LayerUse(each, (), (), (), known, known, (unknown, known)[each]) for each in range(2))
+    blind = replace(
+        memory,
+        mlx=replace(memory.mlx, device_bytes=unknown, cache_bytes=unknown),
+        models=(replace(model, weights_bytes=unknown, kv_allocated_bytes=unknown, layers=layers),),
+    )
+    served.server.session.memory = lambda: blind  # type: ignore[method-assign]
+    said = report()
+    assert {said[name] for name in ("total_unified_mb", "used_by_mlx_mb", "kv_cache_mb")} == {None}
+    assert said["models"][0]["weights_mb"] is None
+    assert [layer["kv_bytes"] for layer in said["models"][0]["layers"]] == [None, 14]
     assert served.ended() == 0
 
 

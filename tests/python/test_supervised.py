@@ -9,7 +9,6 @@ import os
 import signal
 import socket
 import subprocess
-import sys
 import threading
 from collections.abc import Iterator
 from pathlib import Path
@@ -21,31 +20,8 @@ import pytest
 
 import hwledger_omlx as hw
 from hwledger_omlx.models import NOTES
+from programs import hanging_program
 
-DRIVER = """
-import os, signal, sys, threading, time
-from hwledger_omlx import cli
-
-def hang(*_):
-    print("hangs", flush=True)
-    time.sleep(3600)
-
-def hang_in_a_step(*_):
-    from omlx.scheduler import Scheduler
-    Scheduler.step = hang
-
-place = os.environ["HANGS_IN"]
-signal.signal(signal.SIGUSR1, hang_in_a_step)
-if place == "load":
-    from hwledger_omlx.engine import upstream
-    upstream.load_model = hang
-if place == "flush":
-    from hwledger_omlx.engine.kv_cache import KvCache
-    KvCache.close = hang
-    from hwledger_omlx import signals
-    signals.TO_CLOSE_S = float(os.environ["TO_CLOSE_S"])
-sys.exit(cli.run(sys.argv[1:]))
-"""
 PROMPT = "hello " * 60
 
 
@@ -54,7 +30,7 @@ class Process:
 
     def __init__(self, home: Path, *arguments: object, hangs_in: str = "", **environment: str) -> None:
         self.process = subprocess.Popen(
-            [sys.executable, "-c", DRIVER, "serve", *map(str, arguments)],
+            [*hanging_program("serve"), *map(str, arguments)],
             env={**os.environ, "HWLEDGER_OMLX_HOME": str(home), "HANGS_IN": hangs_in, **environment},
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,

@@ -13,13 +13,14 @@ from hwledger_omlx.config.load import load
 from hwledger_omlx.config.process import put_environment
 from hwledger_omlx.config.reload import LiveConfig
 from hwledger_omlx.config.scratch import own_temporary_folder
+from hwledger_omlx.config.uses import tell_unused_by_rpc
 
 
 def rpc(
     models: Annotated[
         list[str] | None,
         typer.Argument(
-            metavar="[MODEL]...", help="Folders or Hugging Face ids to load; else the client loads its own."
+            metavar="[MODEL]...", help="Folders or Hugging Face ids to load; else server.models of the configuration."
         ),
     ] = None,
     config: options.Config = None,
@@ -54,10 +55,12 @@ def rpc(
     """Speak JSON-RPC 2.0 on standard input and output, a message a line. Logs go to standard error.
 
     Ends with exit code 0 when standard input ends, or on SIGTERM or Ctrl-C: calls under way have --shutdown-seconds.
+    Where the engine cannot end in time it is ended all the same, with exit code 70, or 128 and the signal.
     SIGHUP, and `config.reload`, load the configuration anew.
     """
     flags = given(
         {
+            "MODEL": models or None,
             "--paged-ssd-cache-dir": cache_dir,
             "--paged-ssd-cache-max-size": quota,
             "--hot-cache-max-size": hot,
@@ -76,14 +79,16 @@ def rpc(
         put_environment(in_force)
         stack.enter_context(own_temporary_folder())
         logs.configure(to_stderr=True, level=in_force.value("log.level"))
+        tell_unused_by_rpc(in_force)
 
-        from hwledger_omlx.rpc import RpcServer, RpcSettings  # the engine, which --help does not need
+        from hwledger_omlx.rpc import RequestDefaults, RpcServer, RpcSettings  # the engine, which --help does not need
 
         settings = in_force.server()
         server = RpcServer(
             RpcSettings(
                 engine=in_force.engine(),
-                models=models or (),
+                models=in_force.listed_models,
+                defaults=RequestDefaults(settings.fork.sampling, settings.fork.models),
                 shutdown_s=settings.shutdown_s,
                 stuck_after_s=settings.stuck_after_s,
                 max_calls=max_calls,

@@ -74,6 +74,12 @@ class Config:
         return {key: value for key, value in found.items() if value is not None}
 
     @property
+    def listed_models(self) -> list[str | Path]:
+        """Models to load at the start."""
+        listed = self.value("server.models")
+        return [Path(each) if each.startswith(("/", "~", ".")) else each for each in listed]
+
+    @property
     def models(self) -> dict[str, dict[str, Any]]:
         """The sections of models by id: what is said in them."""
         sections: dict[str, dict[str, Any]] = {}
@@ -122,10 +128,9 @@ class Config:
         from hwledger_omlx.serve.settings import ForkSettings, ServerSettings  # the engine does not need it
 
         server = self.section("server")
-        models = [Path(each) if each.startswith(("/", "~", ".")) else each for each in server["models"]]
         return ServerSettings(
             engine=self.engine(),
-            models=models or ([] if server["model_dirs"] else [NOTES]),
+            models=self.listed_models or ([] if server["model_dirs"] else [NOTES]),
             model_dirs=tuple(Path(each).expanduser() for each in server["model_dirs"]),
             host=server["host"],
             port=server["port"],

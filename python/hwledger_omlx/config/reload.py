@@ -8,12 +8,14 @@ import contextlib
 import dataclasses
 import logging
 import threading
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from hwledger_omlx import logs
 from hwledger_omlx.config.configuration import Config, Entry
+from hwledger_omlx.config.uses import counts_for_rpc
 from hwledger_omlx.engine import model_folder
 from hwledger_omlx.engine.activity import is_busy
 from hwledger_omlx.engine.session import Session
@@ -22,12 +24,11 @@ from hwledger_omlx.errors import Error
 if TYPE_CHECKING:
     from hwledger_omlx.rpc.server import RpcServer
     from hwledger_omlx.serve.server import Server
+    from hwledger_omlx.serve.settings import ServerSettings
 
 _log = logging.getLogger(__name__)
 
 _LOOK_EVERY_S = 0.25
-_OF_RPC = {"server.shutdown_seconds", "server.stuck_after_seconds"}
-"""Settings of servers that count for JSON-RPC too."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -96,8 +97,7 @@ class LiveConfig:
         self._rpc = rpc
         self._one = threading.Lock()
         self._settings = config.server()
-        models = [] if server is None else self._settings.models
-        self._listed = {model_folder.locate(each).model_id for each in models}
+        self._listed = {model_folder.locate(each).model_id for each in self._models_of(config, self._settings)}
         # Changed on the engine's loop only.
         self._leaving: set[str] = set()
         self._unloading: dict[str, asyncio.Task[None]] = {}
@@ -120,9 +120,7 @@ class LiveConfig:
         names = {each.name for each in changed} - waiting
         settings, before = new.server(), self._settings
         session = self._session
-        # An engine without a server is told by others which models it has.
-        models = [] if self._server is None else settings.models
-        folders = {folder.model_id: folder for folder in map(model_folder.locate, models)}
+        folders = {folder.model_id: folder for folder in map(model_folder.locate, self._models_of(new, settings))}
         with contextlib.ExitStack() as undo:
             if self._server is not None:
                 undo.callback(self._server.offer)  # what is there then
@@ -131,7 +129,9 @@ class LiveConfig:
             if self._server is not None and names:
                 undo.callback(self._server.foretell, before)
                 self._server.foretell(settings)
-            added = [each for model_id, each in folders.items() if model_id not in session.models]
+            # What was listed before, and is gone, somebody has unloaded.
+            missing = folders.keys() - session.models.keys() - self._listed
+            added = [each for model_id, each in folders.items() if model_id in missing]
             for folder in added:
                 undo.callback(session.unload, session.load(folder.path))
             if self._server is not None and names:
@@ -161,7 +161,7 @@ class LiveConfig:
                 for each in entries
             )
 
-        used = [each for each in changed if self._server is not None or not _is_of_http(each)]
+        used = [each for each in changed if self._server is not None or counts_for_rpc(each)]
         return Changes(
             file=None if said.file is None else str(said.file),
             applied=told(each for each in used if each.takes == "now"),
@@ -171,6 +171,12 @@ class LiveConfig:
             loaded=tuple(folder.model_id for folder in added),
             leaving=leaving,
         )
+
+    def _models_of(self, config: Config, settings: "ServerSettings") -> Sequence[str | Path]:
+        """The models that are to be loaded; an engine without a server is told by others."""
+        if self._server is not None:
+            return settings.models
+        return [] if self._rpc is None else config.listed_models
 
     def _let_leave(self, gone: set[str]) -> tuple[str, ...]:
         leaving = tuple(sorted(gone & self._session.models.keys()))
@@ -219,15 +225,6 @@ class LiveConfig:
     def reload_as_json(self) -> Mapping[str, Any]:
         """As `reload`, told in what JSON has."""
         return self.reload().to_dict()
-
-
-def _is_of_http(entry: Entry) -> bool:
-    section = entry.path[0]
-    return (
-        section == "sampling"
-        or (section == "server" and entry.name not in _OF_RPC)
-        or (section == "models" and entry.path[2] != "kv")
-    )
 
 
 def _changed(old: Config, new: Config) -> list[Entry]:

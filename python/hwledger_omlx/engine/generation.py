@@ -39,11 +39,19 @@ class LoadedModel:
 
     folder: ModelFolder
     placed: upstream.Placed
+    limit_tokens: int | None = None
+    """What was set as most tokens of a prompt and its answer together; None where nothing was."""
 
     @property
     def engine(self) -> Any:
         """The fork's engine."""
         return self.placed.engine
+
+    @property
+    def context_tokens(self) -> int | None:
+        """Most tokens of a prompt and its answer together: what was set, and no more than the model allows."""
+        limits = (self.folder.context_tokens, self.limit_tokens)
+        return min((each for each in limits if each is not None), default=None)
 
 
 class RequestRun:
@@ -86,7 +94,8 @@ class RequestRun:
         reason: FinishReason = "cancelled"
         try:
             token_ids, images = await upstream.prompt_of(self._model.placed, self._request)
-            self._check_fits(len(token_ids))
+            limit = self._model.context_tokens
+            self._check_fits(len(token_ids), limit)
             self._prompt_tokens = len(token_ids)
             self._progress(0, len(token_ids))
             tell = asyncio.get_running_loop().call_soon_threadsafe
@@ -98,7 +107,9 @@ class RequestRun:
             self._added = True
             await self._core.add_request(
                 prompt=token_ids,
-                sampling_params=upstream.sampling_params(self._request, self._model.folder, len(token_ids)),
+                sampling_params=upstream.sampling_params(
+                    self._request, None if limit is None else limit - len(token_ids), self._model.folder.vocab_tokens
+                ),
                 request_id=self._fork_id,
                 **images,
             )
@@ -174,10 +185,9 @@ class RequestRun:
             restored = self._prompt_tokens - of_uncached
             self._deliver(ProgressEvent(self._request.request_id, restored + done, self._prompt_tokens))
 
-    def _check_fits(self, prompt_tokens: int) -> None:
+    def _check_fits(self, prompt_tokens: int, limit: int | None) -> None:
         if prompt_tokens == 0:
             raise RequestError("the prompt has no tokens; give some text")
-        limit = self._model.folder.context_tokens
         if limit is not None and prompt_tokens >= limit:
             raise RequestError(
                 f"the prompt has {prompt_tokens} tokens and {self._model.folder.model_id} takes {limit}, "

@@ -11,24 +11,24 @@ import contextlib
 import logging
 import threading
 from collections.abc import Callable, Coroutine, Iterable, Mapping
-from dataclasses import replace
 from pathlib import Path
 from typing import Any, TypeVar
 
 from hwledger_omlx._native import KvPolicy, LayerMemory
 from hwledger_omlx.cache.cache import Cache, Prompt
 from hwledger_omlx.engine import exit as process_exit
-from hwledger_omlx.engine import images, kv_policy, memory, model_folder, progress, upstream, watched_pool
+from hwledger_omlx.engine import images, kv_policy, memory, model_folder, progress, upstream
 from hwledger_omlx.engine import ledger as request_ledger
 from hwledger_omlx.engine.address import address_of
-from hwledger_omlx.engine.adoption import adopted
 from hwledger_omlx.engine.config import EngineConfig
 from hwledger_omlx.engine.generation import LoadedModel
 from hwledger_omlx.engine.kv_cache import KvCache, folder_of, open_cache
 from hwledger_omlx.engine.kv_policy import KvSetting
+from hwledger_omlx.engine.loaded_models import LoadedModels
 from hwledger_omlx.engine.loop import EngineLoop
 from hwledger_omlx.engine.model_folder import ModelFolder
 from hwledger_omlx.engine.model_kind import called
+from hwledger_omlx.engine.model_pool import ModelPool
 from hwledger_omlx.engine.one_shot import OneShot
 from hwledger_omlx.engine.request import GenerateRequest
 from hwledger_omlx.engine.running import Deliver, RunningRequests
@@ -56,19 +56,14 @@ class Session:
 
     def __init__(self, config: EngineConfig) -> None:
         self.config = config
-        self._models: dict[str, LoadedModel] = {}
-        self._one_shot: dict[str, LoadedModel] = {}
+        self._models = LoadedModels()
         self._running: RunningRequests | None = None
-        self._default_model = ""
-        self._kv_policy = config.kv_policy
-        self._kv_policies = config.kv_policies
         self._kv_cache: KvCache | None = None
         self._ledger: Ledger | None = None
         self._folders = request_ledger.ModelFolders()
         self._starting = threading.Lock()
-        self._loading: asyncio.Lock | None = None
         self._fork: LoadedFork | None = None
-        self._pool: Any = None
+        self._pool: ModelPool | None = None
         self._loop = EngineLoop()
 
     # -- life cycle ---------------------------------------------------------------------------------------------
@@ -112,24 +107,22 @@ class Session:
         self._loop.close(self._shut_down, lambda: process_exit.is_closed(self))
 
     async def _open_pool(self) -> None:
-        limit = self.config.max_concurrent_requests
-        self._running = RunningRequests(limit)
-        self._loading = asyncio.Lock()
-        self._pool = upstream.open_pool(
-            fork_cache_dir=self.cache_dir if self.config.cache == "fork" else None,
-            paged_cache=self._opened_cache.binding,
-            max_concurrent_requests=limit,
+        self._running = running = RunningRequests(self.config.max_concurrent_requests)
+        self._pool = ModelPool(
+            self.config,
+            self._opened_cache,
+            self._models,
+            folders=self._folders,
+            hooks=self.fork.hooks,
+            end_requests=running.end_all,
         )
-        watched_pool.watch(self._pool, loaded=self._adopt, unloading=self._let_go)
 
     async def _shut_down(self) -> None:
         if self._running is not None:
             await self._running.end_all()
         try:
-            for model_id in [*self._models, *self._one_shot]:
-                await upstream.unload_model(self._pool, model_id)
             if self._pool is not None:
-                await self._pool.shutdown()
+                await self._pool.close()
                 self._pool = None
         finally:
             if self._kv_cache is not None:
@@ -177,12 +170,12 @@ class Session:
     @property
     def loaded(self) -> dict[str, LoadedModel]:
         """The loaded models that generate text by id, with the fork's engine of each."""
-        return dict(self._models)
+        return self._models.generating
 
     @property
     def loaded_of_any_kind(self) -> dict[str, LoadedModel]:
         """The loaded models by id, with the fork's engine of each."""
-        return self._models | self._one_shot
+        return self._models.of_any_kind
 
     @property
     def one_shot(self) -> OneShot:
@@ -196,8 +189,14 @@ class Session:
         Raises:
             EngineError: the engine was not started, or is closed.
         """
+        return self._opened_pool.of_fork
+
+    @property
+    def _opened_pool(self) -> ModelPool:
         if self._pool is None:
-            raise EngineError("the engine has no pool: it was not started, or is closed")
+            with self._loop.held:
+                self._loop.require_open()
+            raise EngineError("the engine was not started")
         return self._pool
 
     @property
@@ -207,13 +206,19 @@ class Session:
 
     # -- models -------------------------------------------------------------------------------------------------
 
-    def load(self, model: str | Path) -> str:
-        """Loads a further model and returns its id. A model that is there already is left as it is.
+    def load(self, model: str | Path, *, context_tokens: int | None = None) -> str:
+        """Loads a further model and returns its id. A model that is there already is left as it is, its limit apart.
+
+        Args:
+            model: a folder, or a Hugging Face id where online.
+            context_tokens: most tokens of a prompt and its answer together, within what the model allows; 0 for that,
+                None for what was set before, if anything was.
 
         Raises:
             ModelError: no such model, one that cannot be loaded, or another one of the same name is loaded.
+            ModelTaskError: it generates no text, and so has no such limit. It is not loaded then.
         """
-        return self._load_watched(model_folder.locate(model))
+        return self._load_watched(model_folder.locate(model), context_tokens)
 
     def unload(self, model_id: str) -> None:
         """Cancels the model's requests and releases its memory.
@@ -221,60 +226,12 @@ class Session:
         Raises:
             ModelError: no model of that id is loaded.
         """
-        self.run(self._unload(model_id))
+        self.run(self._opened_pool.unload(model_id))
 
-    def _load_watched(self, folder: ModelFolder) -> str:
+    def _load_watched(self, folder: ModelFolder, context_tokens: int | None = None) -> str:
         show = progress.wanted(self.config.progress)
         with progress.loading(folder.model_id, folder.weights_bytes, upstream.active_bytes, show=show):
-            return self.run(self._load(folder))
-
-    async def _load(self, folder: ModelFolder) -> str:
-        # The pool's own lock does not cover its list of models, which each load makes anew.
-        async with self._pool_lock():
-            return await self._load_alone(folder)
-
-    async def _load_alone(self, folder: ModelFolder) -> str:
-        every = self.loaded_of_any_kind
-        present = every.get(folder.model_id)
-        if present is not None:
-            if present.folder.path != folder.path:
-                raise ModelError(
-                    f"a model named {folder.model_id} is loaded from {present.folder.path}; unload it first, or rename "
-                    "one of the folders"
-                )
-            return folder.model_id
-        others = [model.placed.root for model in every.values()]
-        await upstream.load_model(self._pool, folder, others)
-        return folder.model_id
-
-    async def _adopt(self, model_id: str) -> None:
-        """Takes in a model that the pool has loaded, for us or for a request of the fork's server."""
-        cache, hooks = self._opened_cache, self.fork.hooks
-        model = await adopted(self._pool, model_id, cache, lambda: self._kv_policy_for(model_id), hooks)
-        if not model.placed.generates:
-            self._one_shot[model_id] = model
-            return
-        self._folders.add(model.folder)
-        self._models[model_id] = model
-        memory.begin(model, hooks)
-        self._default_model = self._default_model or model_id
-
-    async def _let_go(self, model_id: str) -> None:
-        """Ends what runs on a model that the pool is about to unload."""
-        self._one_shot.pop(model_id, None)
-        if self._models.pop(model_id, None) is not None:
-            if self._default_model == model_id:
-                self._default_model = next(iter(self._models), "")
-            await self._requests.end_all(model_id)
-
-    async def _unload(self, model_id: str) -> None:
-        async with self._pool_lock():
-            if not model_id:
-                raise ModelError("unload takes the id of a loaded model")
-            if model_id not in self._one_shot:
-                self._model(model_id, ModelError)
-            await upstream.unload_model(self._pool, model_id)
-            await asyncio.to_thread(self._opened_cache.flush)
+            return self.run(self._opened_pool.load(folder, context_tokens))
 
     # -- KV policies --------------------------------------------------------------------------------------------
 
@@ -285,16 +242,8 @@ class Session:
             KvPolicyError: it is no policy, or a model cannot take it. Then nothing has changed.
             ModelError: no model of that id is loaded.
         """
-        self.run(self._set_kv_policy(kv_policy.parse(policy), model_id))
-
-    async def _set_kv_policy(self, policy: KvPolicy, model_id: str | None) -> None:
-        async with self._pool_lock():
-            models = list(self._models.values()) if model_id is None else [self._model(model_id, ModelError)]
-            fitted = [await kv_policy.fit(policy, each.folder, each.placed, self.fork.hooks) for each in models]
-            for each in fitted:
-                each.put_in_force()
-            if model_id is None:
-                self._kv_policy, self._kv_policies = policy, {}
+        parsed, pool = kv_policy.parse(policy), self._opened_pool
+        self.run(pool.set_kv_policies(parsed, {}) if model_id is None else pool.set_kv_policy(parsed, model_id))
 
     async def set_kv_policies(self, policy: KvPolicy, of_models: Mapping[str, KvPolicy]) -> None:
         """Has requests that begin from now on run at a policy, or at that of their model; on the engine's loop.
@@ -302,17 +251,7 @@ class Session:
         Raises:
             KvPolicyError: a model cannot take its policy. Then nothing has changed.
         """
-        async with self._pool_lock():
-            fitted = [
-                await kv_policy.fit(of_models.get(model_id, policy), each.folder, each.placed, self.fork.hooks)
-                for model_id, each in self._models.items()
-            ]
-            for each in fitted:
-                each.put_in_force()
-            self._kv_policy, self._kv_policies = policy, dict(of_models)
-
-    def _kv_policy_for(self, model_id: str) -> KvPolicy:
-        return self._kv_policies.get(model_id, self._kv_policy)
+        await self._opened_pool.set_kv_policies(policy, of_models)
 
     def kv_policy_of(self, model_id: str | None = None) -> str:
         """The policy at which new requests of a model run, layer by layer where it was solved for.
@@ -320,7 +259,7 @@ class Session:
         Raises:
             ModelError: no model of that id is loaded.
         """
-        return kv_policy.in_force(self._model(model_id, ModelError).placed)
+        return kv_policy.in_force(self._models.named(model_id, ModelError).placed)
 
     # -- memory -------------------------------------------------------------------------------------------------
 
@@ -333,55 +272,21 @@ class Session:
         """
         with self._loop.held:
             self._loop.require_open()
-            models = list(self._models.values())
+            models = list(self.loaded.values())
         return memory.report(models, self.cache, self.fork.hooks)
 
     def memory_ledgers(self) -> list[LayerMemory]:
         """The ledgers of the models that are loaded now; none when the engine is closed."""
         with self._loop.held:
-            return [] if self.closed else memory.ledgers(list(self._models.values()))
+            return [] if self.closed else memory.ledgers(list(self.loaded.values()))
 
     async def between_loads(self, work: Callable[[], None]) -> None:
         """Does something on the engine's loop while none of the engine's models is being loaded or unloaded."""
-        async with self._pool_lock():
-            work()
-
-    def limit_context(self, model_id: str, context_tokens: int) -> None:
-        """Has requests of a model take no more tokens than that, prompt and answer together, if it allows as many.
-
-        Raises:
-            ModelError: no model of that id is loaded.
-        """
-
-        async def limit() -> None:
-            model = self._model(model_id, ModelError)
-            allowed = model.folder.context_tokens
-            fewest = context_tokens if allowed is None else min(allowed, context_tokens)
-            self._models[model_id] = replace(model, folder=replace(model.folder, context_tokens=fewest))
-
-        self.run(limit())
-
-    # -- the pool -----------------------------------------------------------------------------------------------
-
-    def _pool_lock(self) -> asyncio.Lock:
-        if self._loading is None:
-            raise EngineError("the engine was not started")
-        return self._loading
-
-    def _model(self, model_id: str | None, error: type[Error]) -> LoadedModel:
-        wanted = model_id or self._default_model
-        if wanted in self._one_shot:
-            kind = called(self._one_shot[wanted].placed.kind)
-            raise ModelTaskError(f"{wanted} is {kind}, which does not generate text; name a model that does")
-        if wanted not in self._models:
-            loaded = ", ".join(self._models) or "none"
-            named = repr(wanted) if wanted else "that generates text"
-            raise error(f"no model {named} is loaded (loaded: {loaded}); load it first with engine.load(folder)")
-        return self._models[wanted]
+        await self._opened_pool.between_loads(work)
 
     def _address(self, prompt: Prompt, model_id: str | None, tenant: str) -> tuple[bytes, Iterable[int]]:
         """Where the KV of a prompt is: its namespace and its tokens."""
-        return address_of(self._model(model_id, ModelError), prompt, tenant)
+        return address_of(self._models.named(model_id, ModelError), prompt, tenant)
 
     # -- requests -----------------------------------------------------------------------------------------------
 
@@ -416,7 +321,7 @@ class Session:
         try:
             if self.closed:
                 raise EngineClosedError("the engine was closed before it took the request")
-            model = self._model(request.model, RequestError)
+            model = self._models.named(request.model, RequestError)
             if model.placed.kind != "vision" and images.present_in(request.prompt):
                 raise ModelTaskError(f"{model.folder.model_id} takes no images: it is {called(model.placed.kind)}")
             self._requests.begin(model, request, deliver)

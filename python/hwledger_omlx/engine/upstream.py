@@ -128,29 +128,36 @@ class Placed:
         return self.kind in GENERATING
 
 
-async def load_model(pool: Any, folder: ModelFolder, others: Sequence[Path]) -> Placed:
+@dataclasses.dataclass(frozen=True, slots=True)
+class Found:
+    """A model that the pool knows of, loaded or not."""
+
+    pool_id: str
+    root: Path
+    kind: ModelKind
+
+
+async def load_model(pool: Any, folder: ModelFolder, found: Found) -> None:
     """Loads the model of `folder` into `pool`.
 
     Args:
         pool: from `open_pool`.
         folder: what to load.
-        others: the roots of the models already there.
+        found: as what the pool has `discovered` it.
 
     Raises:
-        ModelError: the fork finds no model in the folder, or cannot load it.
+        ModelError: the fork cannot load it.
     """
-    root, pool_id = _discovered(pool, folder, others)
-    if kind_of(pool.get_entry(pool_id)) not in WITHOUT_TOKENIZER:
+    if found.kind not in WITHOUT_TOKENIZER:
         folder.require_tokenizer()
     try:
         with _quiet():
-            engine = await pool.get_engine(pool_id)
+            await pool.get_engine(found.pool_id)
     except Error:
         raise
     except Exception as error:
         # mlx-lm and the fork raise what their parsers raise: KeyError, ValueError, RuntimeError, ...
         raise ModelError(load_failure(folder.path, folder.model_type, error)) from error
-    return Placed(engine, pool_id, root, kind_of(pool.get_entry(pool_id)))
 
 
 def placed_in(pool: Any, pool_id: str) -> Placed:
@@ -181,7 +188,17 @@ def has_fork_cache(placed: Placed) -> bool:
     return bool(placed.engine.prefix_cache_enabled)
 
 
-def _discovered(pool: Any, folder: ModelFolder, others: Sequence[Path]) -> tuple[Path, str]:
+def discovered(pool: Any, folder: ModelFolder, others: Sequence[Path]) -> Found:
+    """Has the pool know of the model of `folder`.
+
+    Args:
+        pool: from `open_pool`.
+        folder: what is to be loaded.
+        others: the roots of the models already there.
+
+    Raises:
+        ModelError: the fork finds no model in the folder.
+    """
     # The pool names a model by its folder, which for a snapshot of the hub is a commit; and in a folder with a
     # subfolder that has a config.json of its own it finds that one alone. A link shows it this model, by our name.
     linked = home() / "models" / hashlib.blake2b(bytes(folder.path), digest_size=8).hexdigest()
@@ -195,7 +212,7 @@ def _discovered(pool: Any, folder: ModelFolder, others: Sequence[Path]) -> tuple
         pool.discover_models([str(each) for each in (root, *others)])
         entry = pool.get_entry(folder.model_id)
         if entry is not None and Path(entry.model_path).resolve() == folder.path:
-            return root, folder.model_id
+            return Found(folder.model_id, root, kind_of(entry))
     raise ModelError(f"the fork finds no model that it knows in {folder.path} ({folder.model_type})")
 
 
@@ -266,13 +283,12 @@ def prompt_token_ids(engine: Any, request: GenerateRequest) -> list[int]:
         raise RequestError(f"the model's tokenizer does not take this prompt: {error}") from error
 
 
-def sampling_params(request: GenerateRequest, folder: ModelFolder, prompt_tokens: int) -> Any:
-    """The fork's `SamplingParams` for the request, within what the model allows."""
-    room = request.max_tokens if folder.context_tokens is None else folder.context_tokens - prompt_tokens
+def sampling_params(request: GenerateRequest, room_tokens: int | None, vocab_tokens: int | None) -> Any:
+    """The fork's `SamplingParams` for the request, within the room that its prompt leaves, and the vocabulary."""
     # All tokens and more is what 0 says; MLX raises on it in the middle of a batch.
-    top_k = request.top_k if folder.vocab_tokens is None or request.top_k < folder.vocab_tokens else 0
+    top_k = request.top_k if vocab_tokens is None or request.top_k < vocab_tokens else 0
     return attribute(module("request"), "SamplingParams")(
-        max_tokens=min(request.max_tokens, room),
+        max_tokens=request.max_tokens if room_tokens is None else min(request.max_tokens, room_tokens),
         temperature=request.temperature,
         top_p=request.top_p,
         top_k=top_k,

@@ -34,7 +34,7 @@ def open_engine(options: dict[str, Any]) -> Iterator[Callable[[dict[str, Any]], 
 
 
 def _one(engine: hw.Engine, request: dict[str, Any]) -> dict[str, float]:
-    scheduler = upstream.scheduler_of(next(iter(engine._session._models.values())).placed)
+    scheduler = upstream.scheduler_of(next(iter(engine._session.loaded.values())).placed)
     sampler = attached(scheduler)
     if sampler is None:
         raise HarnessError("the memory hooks are not in use")

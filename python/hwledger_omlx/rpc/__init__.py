@@ -3,7 +3,8 @@
 Reading, checking and writing of messages is Rust's (`rust/core/src/rpc`); here is what the methods do.
 """
 
+from hwledger_omlx.engine.request_defaults import RequestDefaults
 from hwledger_omlx.rpc.server import RpcServer, end_soon, serve
 from hwledger_omlx.rpc.settings import RpcSettings
 
-__all__ = ["RpcServer", "RpcSettings", "end_soon", "serve"]
+__all__ = ["RequestDefaults", "RpcServer", "RpcSettings", "end_soon", "serve"]

@@ -10,7 +10,7 @@ from hwledger_omlx.engine.request import GenerateRequest
 from hwledger_omlx.errors import ModelError, RequestError
 from hwledger_omlx.memory.events import MemoryEvents
 from hwledger_omlx.memory.records import MemoryEvent
-from hwledger_omlx.rpc.fields import NUMBER, TEXT, WHOLE, Field, InvalidParamsError
+from hwledger_omlx.rpc.fields import LAYERS, LIST, NUMBER, TEXT, WHOLE, Field, InvalidParamsError, Value
 from hwledger_omlx.rpc.method import Method
 
 if TYPE_CHECKING:
@@ -66,10 +66,10 @@ def _prompt(service: "Service", model_id: str, params: dict[str, Any]) -> str:
 
     if params["prompt_tokens"] < 1:
         raise InvalidParamsError(f"prompt_tokens must be at least 1, not {params['prompt_tokens']}")
-    folder = service.session.models[model_id]
-    if folder.context_tokens is not None and params["prompt_tokens"] >= folder.context_tokens:
-        raise InvalidParamsError(f"prompt_tokens must be below the model's context of {folder.context_tokens} tokens")
-    return Prompts(folder.path).make(params["prompt_tokens"], params["seed"])
+    model = service.session.loaded_of_any_kind[model_id]
+    if model.context_tokens is not None and params["prompt_tokens"] >= model.context_tokens:
+        raise InvalidParamsError(f"prompt_tokens must be below the model's context of {model.context_tokens} tokens")
+    return Prompts(model.folder.path).make(params["prompt_tokens"], params["seed"])
 
 
 def _ended(events: "queue.SimpleQueue[Event | Exception]") -> Generation | None:
@@ -116,7 +116,7 @@ class _Seen:
         layers = () if self._highest is None else self._highest.layer_bytes
         return {
             "samples": self._count,
-            "kv_bytes": sum(layers),
+            "kv_bytes": sum(layers) if self._count else None,
             "layers": [{"layer": layer, "kv_bytes": count} for layer, count in enumerate(layers)],
             "prefill_peak_bytes": self._prefill_peak,
             "page_faults": self._faults[-1] - self._faults[0] if self._faults else None,
@@ -136,21 +136,27 @@ BENCH_RUN = Method(
         "prompt": Field(TEXT, "In place of the one that the seed makes.", None),
     },
     result={
-        "model": "Its id.",
-        "seed": "As given.",
-        "kv_policy": "At which keys and values were held.",
-        "prompt_tokens": "Tokens of the prompt.",
-        "completion_tokens": "Tokens generated.",
-        "stopped_reason": "As of `generate`.",
-        "ttft_s": "Seconds to the first token.",
-        "total_s": "Seconds to the end.",
-        "decode_tokens_per_s": "Tokens after the first, by the seconds after it.",
-        "token_digest": "SHA-256 of the tokens' ids: equal where the tokens are.",
-        "samples": "Samples of memory taken meanwhile.",
-        "kv_bytes": "Sum of `layers`.",
-        "layers": "A list of `layer` and `kv_bytes`, at the sample where their sum was highest.",
-        "prefill_peak_bytes": "The highest that MLX's memory went in prefill; null where it was not sampled.",
-        "page_faults": "Blocks that the cache read from disk meanwhile; null where there is no cache of ours.",
+        "model": Value(TEXT, "Its id."),
+        "seed": Value(WHOLE, "As given."),
+        "kv_policy": Value(TEXT, "At which keys and values were held."),
+        "prompt_tokens": Value(WHOLE, "Tokens of the prompt."),
+        "completion_tokens": Value(WHOLE, "Tokens generated."),
+        "stopped_reason": Value(TEXT, "As of `generate`."),
+        "ttft_s": Value(NUMBER, "Seconds to the first token."),
+        "total_s": Value(NUMBER, "Seconds to the end."),
+        "decode_tokens_per_s": Value(NUMBER, "Tokens after the first, by the seconds after it."),
+        "token_digest": Value(TEXT, "SHA-256 of the tokens' ids: equal where the tokens are."),
+        "samples": Value(WHOLE, "Samples of memory taken meanwhile."),
+        "kv_bytes": Value(WHOLE, "Sum of `layers`; null where nothing was sampled.", nullable=True),
+        "layers": Value(LIST, "At the sample where their sum was highest.", of=LAYERS),
+        "prefill_peak_bytes": Value(
+            WHOLE, "The highest that MLX's memory went in prefill; null where it was not sampled.", nullable=True
+        ),
+        "page_faults": Value(
+            WHOLE,
+            "Blocks that the cache read from disk meanwhile; null where there is no cache of ours.",
+            nullable=True,
+        ),
     },
     run=_run,
     work="long",

@@ -5,7 +5,7 @@ import sys
 from collections.abc import Iterator, Mapping
 from typing import Any
 
-from hwledger_omlx.rpc.fields import REQUIRED, Field
+from hwledger_omlx.rpc.fields import REQUIRED, Field, Kind, Value
 from hwledger_omlx.rpc.method import Method, Notification
 from hwledger_omlx.rpc.methods import METHODS, NOTIFICATIONS, VERSION
 
@@ -38,12 +38,19 @@ $ printf '%s\\n' '{{"jsonrpc":"2.0","id":1,"method":"health"}}' | hwledger-omlx 
   that went by are counted. While more than 1 MiB waits to be read, nothing more is read from the client.
 - `hwledger-omlx bench rpc` measures how many messages a second this carries. Below 20,000, a framing of
   length-prefixed protobuf by the same schema would be added.
+- Parameters with a configurable default, where a `generate` leaves them out, have what `hwledger.toml` says: of its
+  model in `[models.<id>]`, or of all in `[sampling]`. With `force_sampling` its `temperature`, `top_p` and `top_k`
+  count also where the request says otherwise. Models are loaded at the start as named on the command line, otherwise
+  as listed in `server.models`. What counts for HTTP alone is named on standard error at the start, and by
+  `config.reload` as `unused`.
 - Within a major version of the protocol, methods, parameters with a default, fields and notifications are added and
   nothing else is changed. So pass over what you do not know.
 - When standard input ends, or on SIGTERM or SIGINT, no more is taken; what runs has `--shutdown-seconds` (20) to
   end, the rest is cancelled and answered so, and the exit code is 0. A second signal ends the process at once, with
   128 and its number. A client that closes its end of standard output ends it too: with a line on standard error,
   and exit code 2.
+- An engine that hangs is ended all the same, 30 seconds later, without orphans: with a line on standard error, and
+  exit code 70, or 128 and the number of the signal. What the cache had accepted is kept.
 
 ## Errors
 
@@ -80,8 +87,8 @@ def _method(method: Method) -> Iterator[str]:
     if method.params:
         yield "\n| parameter | kind | default | |\n|---|---|---|---|"
         yield from (_parameter(name, field) for name, field in method.params.items())
-    yield "\n| result | |\n|---|---|"
-    yield from (f"| `{name}` | {doc} |" for name, doc in method.result.items())
+    yield "\n| result | kind | |\n|---|---|---|"
+    yield from _values(method.result)
     asked, answered = method.example
     yield "\n```json"
     yield _line({"jsonrpc": "2.0", "id": 1, "method": method.name, **({"params": asked} if asked else {})})
@@ -93,14 +100,56 @@ def _parameter(name: str, field: Field) -> str:
     default = (
         "required" if field.default is REQUIRED else "" if field.default is None else f"`{json.dumps(field.default)}`"
     )
+    if field.configurable:
+        default += ", configurable"
     return f"| `{name}` | {field.kind.name} | {default} | {field.doc} |"
+
+
+def _values(values: Mapping[str, Value], within: str = "") -> Iterator[str]:
+    for name, value in values.items():
+        path = within + name
+        of = f" of {value.of.name}" if isinstance(value.of, Kind) else ""
+        yield f"| `{path}` | {value.kind.name}{of}{' or null' if value.nullable else ''} | {value.doc} |"
+        if isinstance(value.of, Mapping):
+            yield from _values(value.of, f"{path}[].")
+
+
+def protocol() -> dict[str, Any]:
+    """All of it in JSON's types: what a client may send, and what it may count on."""
+    return {
+        "version": VERSION,
+        "methods": {
+            method.name: {
+                "params": [
+                    {
+                        "name": name,
+                        "kind": field.kind.name,
+                        **({} if field.default is REQUIRED else {"default": field.default}),
+                    }
+                    for name, field in method.params.items()
+                ],
+                "result": _as_json(method.result),
+            }
+            for method in METHODS.values()
+        },
+        "notifications": {each.name: _as_json(each.params) for each in NOTIFICATIONS},
+    }
+
+
+def _as_json(values: Mapping[str, Value]) -> dict[str, Any]:
+    said: dict[str, Any] = {}
+    for name, value in values.items():
+        said[name] = {"kind": value.kind.name, "nullable": value.nullable, "optional": value.optional}
+        if value.of is not None:
+            said[name]["of"] = value.of.name if isinstance(value.of, Kind) else _as_json(value.of)
+    return said
 
 
 def _notification(notification: Notification) -> Iterator[str]:
     yield f"### {notification.name}\n"
     yield notification.doc
-    yield "\n| parameter | |\n|---|---|"
-    yield from (f"| `{name}` | {doc} |" for name, doc in notification.params.items())
+    yield "\n| parameter | kind | |\n|---|---|---|"
+    yield from _values(notification.params)
     yield "\n```json"
     yield _line({"jsonrpc": "2.0", "method": notification.name, "params": notification.example})
     yield "```"

@@ -1,4 +1,4 @@
-"""Parameters of a method: what they are called, of which kind they are, and whether a call has them right."""
+"""What messages are made of: of which kind a parameter or a result is, and whether a call has its parameters right."""
 
 import difflib
 from collections.abc import Callable, Mapping
@@ -44,10 +44,32 @@ class Field:
     kind: Kind
     doc: str
     default: Any = REQUIRED
+    configurable: bool = False
+    """Whether the configuration may say another default."""
+
+
+@dataclass(frozen=True, slots=True)
+class Value:
+    """One field of what the server tells."""
+
+    kind: Kind
+    doc: str
+    nullable: bool = False
+    """Whether it is null where it is not known."""
+    optional: bool = False
+    """Whether it may be absent."""
+    of: "Kind | Mapping[str, Value] | None" = None
+    """What is in a list, or the values of an object: of one kind, or objects with these fields."""
+
+
+LAYERS: Mapping[str, Value] = {
+    "layer": Value(WHOLE, "From 0."),
+    "kv_bytes": Value(WHOLE, "Keys, values and state, as allocated."),
+}
 
 
 def bind(fields: Mapping[str, Field], given: object) -> dict[str, Any]:
-    """The value of every parameter, by name.
+    """The value of every parameter, by name; None for one that is left out and has a configurable default.
 
     Args:
         fields: what the method takes.
@@ -72,7 +94,7 @@ def bind(fields: Mapping[str, Field], given: object) -> dict[str, Any]:
         if value is None:
             if field.default is REQUIRED:
                 raise InvalidParamsError(f"parameter {name!r} is missing: {field.doc}")
-            value = field.default
+            value = None if field.configurable else field.default
         elif not field.kind.fits(value):
             raise InvalidParamsError(f"{name} must be a {field.kind.name}, not {value!r:.80}")
         values[name] = value

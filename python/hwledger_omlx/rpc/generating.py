@@ -18,6 +18,7 @@ from hwledger_omlx.rpc.fields import (
     WHOLE,
     Field,
     InvalidParamsError,
+    Value,
 )
 from hwledger_omlx.rpc.method import Method
 
@@ -70,11 +71,11 @@ class Answer:
 
 def _request(service: "Service", params: dict[str, Any]) -> GenerateRequest:
     given = {name: value for name, value in params.items() if value is not None and name != "stream"}
+    given["model"] = service.model_id(given.get("model"))
+    given = service.settings.defaults.complete(given, given["model"] or next(iter(service.session.loaded), ""))
     prompt, messages = given.pop("prompt", None), given.pop("messages", None)
     if (prompt is None) == (messages is None):
         raise InvalidParamsError("give either prompt, a text, or messages, a list")
-    if "model" in given:
-        given["model"] = service.model_id(given["model"])
     try:
         return GenerateRequest.parse(messages if prompt is None else prompt, **given)
     except RequestError as error:
@@ -107,6 +108,12 @@ def _cancel(service: "Service", params: dict[str, Any]) -> dict[str, Any]:
     return {"cancelled": service.session.cancel(params["request_id"])}
 
 
+_TOOL_CALLS = {
+    "id": Value(TEXT, "Of the call."),
+    "name": Value(TEXT, "Of the tool."),
+    "arguments": Value(TEXT, "JSON."),
+}
+
 GENERATE = Method(
     name="generate",
     doc="Continues a text, or answers messages by the model's chat template. Each piece of the answer is a `token` "
@@ -115,16 +122,16 @@ GENERATE = Method(
         "prompt": Field(TEXT, "Text to continue. Either this or `messages`.", None),
         "messages": Field(LIST, "Chat messages as OpenAI's API has them.", None),
         "model": Field(TEXT, "A loaded model: its id, or the folder or hub id it was loaded by.", None),
-        "max_tokens": Field(WHOLE, "Most tokens of the answer.", 256),
-        "temperature": Field(NUMBER, "0 takes the likeliest token each time.", 0.7),
+        "max_tokens": Field(WHOLE, "Most tokens of the answer.", 256, configurable=True),
+        "temperature": Field(NUMBER, "0 takes the likeliest token each time.", 0.7, configurable=True),
         "stream": Field(TRUTH, "Whether the text comes as `token` notifications; else it is in the result.", True),
         "request_id": Field(TEXT, "What notifications and `cancel` call it; made up where it is not given.", None),
         "seed": Field(WHOLE, "Same seed, same text.", None),
-        "top_p": Field(NUMBER, "As in OpenAI's API.", None),
-        "top_k": Field(WHOLE, "0 for all tokens.", None),
-        "min_p": Field(NUMBER, "Least probability, of the likeliest token's.", None),
-        "repetition_penalty": Field(NUMBER, "1 for none.", None),
-        "presence_penalty": Field(NUMBER, "As in OpenAI's API.", None),
+        "top_p": Field(NUMBER, "As in OpenAI's API.", 1.0, configurable=True),
+        "top_k": Field(WHOLE, "0 for all tokens.", 0, configurable=True),
+        "min_p": Field(NUMBER, "Least probability, of the likeliest token's.", 0.0, configurable=True),
+        "repetition_penalty": Field(NUMBER, "1 for none.", 1.0, configurable=True),
+        "presence_penalty": Field(NUMBER, "As in OpenAI's API.", 0.0, configurable=True),
         "frequency_penalty": Field(NUMBER, "As in OpenAI's API.", None),
         "stop": Field(TEXT_OR_LIST, "The text ends before the first of these that turns up.", None),
         "tools": Field(LIST, "Tool definitions as in OpenAI's API; with `messages`.", None),
@@ -133,17 +140,17 @@ GENERATE = Method(
         "tenant": Field(TEXT, "Cached KV is shared between requests of the same tenant only.", None),
     },
     result={
-        "request_id": "As given, or made up.",
-        "prompt_tokens": "Tokens of the prompt, the chat template's included.",
-        "completion_tokens": "Tokens generated.",
-        "stopped_reason": "`stop`, `length`, `tool_calls` or `cancelled`.",
-        "model": "Id of the model that answered.",
-        "cached_tokens": "Prompt tokens whose KV was restored and not computed.",
-        "ttft_s": "Seconds to the first token.",
-        "total_s": "Seconds to the end.",
-        "text": "The answer; absent where it was streamed.",
-        "reasoning": "What a reasoning model thought first; absent where it did not.",
-        "tool_calls": "A list of `id`, `name` and `arguments`, JSON text; absent where there are none.",
+        "request_id": Value(TEXT, "As given, or made up."),
+        "prompt_tokens": Value(WHOLE, "Tokens of the prompt, the chat template's included."),
+        "completion_tokens": Value(WHOLE, "Tokens generated."),
+        "stopped_reason": Value(TEXT, "`stop`, `length`, `tool_calls` or `cancelled`."),
+        "model": Value(TEXT, "Id of the model that answered."),
+        "cached_tokens": Value(WHOLE, "Prompt tokens whose KV was restored and not computed."),
+        "ttft_s": Value(NUMBER, "Seconds to the first token."),
+        "total_s": Value(NUMBER, "Seconds to the end."),
+        "text": Value(TEXT, "The answer; absent where it was streamed.", optional=True),
+        "reasoning": Value(TEXT, "What a reasoning model thought first; absent where it did not.", optional=True),
+        "tool_calls": Value(LIST, "Absent where there are none.", optional=True, of=_TOOL_CALLS),
     },
     begin=_generate,
     example=(
@@ -165,7 +172,7 @@ CANCEL = Method(
     name="cancel",
     doc="Ends a request; its result comes with the reason `cancelled`.",
     params={"request_id": Field(TEXT, "Of a `generate` that runs.")},
-    result={"cancelled": "Whether one of that id ran."},
+    result={"cancelled": Value(TRUTH, "Whether one of that id ran.")},
     run=_cancel,
     example=({"request_id": "r1"}, {"cancelled": True}),
 )

@@ -4,7 +4,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Literal
 
-from hwledger_omlx.rpc.fields import Field
+from hwledger_omlx.rpc.fields import Field, Value
 
 if TYPE_CHECKING:
     from hwledger_omlx._native import RpcRequest
@@ -23,8 +23,7 @@ class Method:
     name: str
     doc: str
     params: Mapping[str, Field] = field(default_factory=dict)
-    result: Mapping[str, str]
-    """What each field of the result is. A field may be absent where its text says so."""
+    result: Mapping[str, Value]
     run: Run | None = None
     begin: Begin | None = None
     work: Work = "short"
@@ -38,5 +37,5 @@ class Notification:
 
     name: str
     doc: str
-    params: Mapping[str, str]
+    params: Mapping[str, Value]
     example: Mapping[str, Any]

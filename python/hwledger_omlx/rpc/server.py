@@ -7,8 +7,10 @@ from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 
+from hwledger_omlx import signals
 from hwledger_omlx._native import RpcConnection, RpcRequest
 from hwledger_omlx.engine import model_folder
+from hwledger_omlx.engine.request_defaults import RequestDefaults
 from hwledger_omlx.engine.session import Session
 from hwledger_omlx.errors import EngineError, Error
 from hwledger_omlx.rpc.answering import fail, refuse_unknown, succeed
@@ -71,8 +73,13 @@ class RpcServer:
             self._connection.wake()
 
     def reconfigure(self, settings: ServerSettings) -> None:
-        """Has those of the settings count from now on that this server has too: its times."""
-        self.settings = replace(self.settings, shutdown_s=settings.shutdown_s, stuck_after_s=settings.stuck_after_s)
+        """Has those of the settings count from now on that this server has too: its times, and defaults of requests."""
+        self.settings = replace(
+            self.settings,
+            defaults=RequestDefaults(settings.fork.sampling, settings.fork.models),
+            shutdown_s=settings.shutdown_s,
+            stuck_after_s=settings.stuck_after_s,
+        )
         self.heartbeat.stuck_after_s = settings.stuck_after_s
 
     def run(self) -> int:
@@ -85,7 +92,7 @@ class RpcServer:
                     reading, writing, message_bytes=settings.message_bytes, queue_bytes=settings.queue_bytes
                 )
                 with self._started():
-                    self._serve(Service(self.session, connection, settings, self.heartbeat))
+                    self._serve(Service(self.session, connection, lambda: self.settings, self.heartbeat))
                 self._write_rest(connection)
         finally:
             _servers.discard(self)
@@ -111,7 +118,11 @@ class RpcServer:
         ):
             executors = {"short": short, "long": long}
             try:
-                self._receive(service, executors)
+                try:
+                    self._receive(service, executors)
+                finally:
+                    # What hangs from here on would hang for ever, and keep the cache's folder from others.
+                    signals.client_gone()
                 self._await_calls(service)
             except BrokenPipeError as error:
                 raise EngineError(

@@ -4,6 +4,7 @@ import contextlib
 import importlib.metadata
 import math
 import time
+from collections.abc import Callable
 from pathlib import Path
 
 from hwledger_omlx._native import RpcConnection
@@ -22,19 +23,19 @@ class Service:
     Args:
         session: the engine.
         connection: to the client.
-        settings: the server's.
+        settings: gives the server's, which may change.
         heartbeat: of the engine.
     """
 
     def __init__(
-        self, session: Session, connection: RpcConnection, settings: RpcSettings, heartbeat: Heartbeat
+        self, session: Session, connection: RpcConnection, settings: Callable[[], RpcSettings], heartbeat: Heartbeat
     ) -> None:
         self.session = session
         self.connection = connection
-        self.settings = settings
-        self.calls = Calls(settings.max_calls)
+        self.calls = Calls(settings().max_calls)
         self.memory = MemoryStream(session, connection)
         self.mlx_version = importlib.metadata.version("mlx")
+        self._settings = settings
         self._began_s = time.monotonic()
         self._heartbeat = heartbeat
         self._watch = Watch(heartbeat, restart_after_s=lambda: math.inf)
@@ -44,6 +45,11 @@ class Service:
         """Ends what was begun here, the engine apart."""
         self.memory.stop()
         self._watch.stop()
+
+    @property
+    def settings(self) -> RpcSettings:
+        """The server's, as they are now."""
+        return self._settings()
 
     @property
     def uptime_s(self) -> float:

@@ -1,11 +1,12 @@
 """What a JSON-RPC server may be told."""
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from hwledger_omlx.engine.config import EngineConfig
+from hwledger_omlx.engine.request_defaults import RequestDefaults
 from hwledger_omlx.errors import EngineError
 
 
@@ -17,6 +18,8 @@ class RpcSettings:
     """Of the engine under it; its `model` is None, for `models` says which are loaded."""
     models: Sequence[str | Path] = ()
     """Folders or Hugging Face ids to load before anything is read; the first is the default of requests."""
+    defaults: RequestDefaults = field(default_factory=RequestDefaults)
+    """What a `generate` gets that does not say."""
     shutdown_s: float = 20.0
     """How long calls under way may take to end once nothing more comes, or the server is told to stop."""
     stuck_after_s: float = 8.0

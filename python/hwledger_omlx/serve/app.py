@@ -230,7 +230,7 @@ class ForkServer:
         """Most tokens of a prompt: what the fork's settings allow, and no more than the model was made for."""
         allowed: int | None = self._context_limit(model_id)
         model = self._session.loaded.get(self._model_id(model_id or ""))
-        own = None if model is None else model.folder.context_tokens
+        own = None if model is None else model.context_tokens
         return min((each for each in (allowed, own) if each), default=None)
 
     def _model_id(self, name: str) -> str:

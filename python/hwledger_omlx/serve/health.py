@@ -86,7 +86,7 @@ def _of_model(model_id: str, model: LoadedModel, outside: Mapping[str, int]) -> 
     if model.placed.generates:
         generating = activity(model.placed)
         policy = None if generating is None else generating.kv_policy
-        return said | {"context_tokens": model.folder.context_tokens, "kv_policy": policy}
+        return said | {"context_tokens": model.context_tokens, "kv_policy": policy}
     # An answer in one piece gives no sign of life before its end, so that nobody can tell it from one that hangs.
     return said | {"longest_request_s": at.longest_s}
 

@@ -24,7 +24,7 @@ pub struct Config {
     pub engine: EngineSettings,
     /// The KV cache on disk.
     pub cache: CacheSettings,
-    /// What requests over HTTP get that do not say.
+    /// What requests get that do not say.
     pub sampling: SamplingSettings,
     /// Messages on standard error.
     pub log: LogSettings,
@@ -221,7 +221,7 @@ pub enum CacheKind {
     Off,
 }
 
-/// What requests over HTTP get that do not say. What has no value is left to the admin page and the fork.
+/// What requests get that do not say. What has no value is left to the admin page and the fork.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 #[cfg_attr(test, derive(schemars::JsonSchema))]
 #[serde(default, deny_unknown_fields)]
