@@ -26,8 +26,7 @@ struct Server {
 impl Server {
     fn start() -> Self {
         let notes = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../python/hwledger_omlx/models/notes");
-        let mut process =
-            Running::start(host(&["serve", "--port", "0", "--no-cache", "--api-key", KEY]).arg(notes));
+        let mut process = Running::start(host(&["serve", "--port", "0", "--no-cache", "--api-key", KEY]).arg(notes));
         let line = process.wait_for_output(" serves ");
         let (url, models) = line.split_once(" serves ").expect("where it serves, and what");
         assert_eq!(models, "notes");

@@ -138,16 +138,24 @@ fn rpc_answers_what_it_was_asked_when_its_input_ends() {
 }
 
 #[test]
-fn rpc_without_standard_streams_ends() {
-    for closed in ["<&-", ">&-", "<&- >&-"] {
-        let shell = format!("exec \"$0\" rpc --no-cache \"$1\" {closed}");
+fn rpc_without_input_ends_and_without_output_refuses() {
+    let refused = "standard output is closed or the null device";
+    for (streams, code, said) in [
+        ("<&-", 0, None),
+        ("</dev/null", 0, None),
+        (">&-", 2, Some(refused)),
+        (">/dev/null", 2, Some(refused)),
+        ("<&- >&-", 2, Some(refused)),
+    ] {
         let host = host(&[]);
-        let mut command = Command::new("sh");
-        command.args(["-c", &shell]).arg(host.get_program()).arg(model());
-        command.env("HWLEDGER_OMLX_HOME", home()).stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
-        let outcome = finish(&mut command);
-        assert!(matches!(outcome.code, Some(0 | 2)), "{closed}: {:?}: {}", outcome.code, outcome.stderr);
-        assert!(!outcome.stderr.contains("Traceback"), "{closed}: {}", outcome.stderr);
+        let mut shell = Command::new("sh");
+        shell.arg("-c").arg(format!("exec \"$0\" rpc --no-cache {streams}")).arg(host.get_program());
+        shell.env("HWLEDGER_OMLX_HOME", home()).stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
+        let outcome = finish(&mut shell);
+        assert_eq!((outcome.code, outcome.stdout.as_str()), (Some(code), ""), "{streams}: {}", outcome.stderr);
+        let lines: Vec<_> = outcome.stderr.lines().collect();
+        assert_eq!(lines.len(), usize::from(said.is_some()), "{streams}: {lines:?}");
+        assert!(lines.iter().zip(said).all(|(line, said)| line.contains(said)), "{streams}: {lines:?}");
     }
 }
 
