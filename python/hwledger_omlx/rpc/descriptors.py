@@ -5,6 +5,7 @@ import os
 import stat
 import sys
 from collections.abc import Iterator
+from pathlib import Path
 
 from hwledger_omlx.errors import EngineError
 
@@ -19,8 +20,8 @@ def taken(input_fd: int, output_fd: int) -> Iterator[tuple[int, int]]:
     Raises:
         EngineError: one of them cannot be used, or nobody would read what is written.
     """
-    # By `sys`, for something that was opened since may have the number of a closed one. In the Rust host the null device
-    # has it: there, a closed one is not to be told from one that was given so.
+    # By `sys`, for something that was opened since may have the number of a closed one. In the Rust host the null
+    # device has it: there, a closed one is not to be told from one that was given so.
     if (output_fd == 1 and sys.__stdout__ is None) or _is_null_device(output_fd):
         raise EngineError(
             "standard output is closed or the null device, and nobody would read the answers; start it with a pipe"
@@ -45,7 +46,7 @@ def _is_null_device(descriptor: int) -> bool:
         found = os.fstat(descriptor)
     except OSError:
         return False  # which whoever copies it says better
-    return stat.S_ISCHR(found.st_mode) and found.st_rdev == os.stat(os.devnull).st_rdev
+    return stat.S_ISCHR(found.st_mode) and found.st_rdev == Path(os.devnull).stat().st_rdev
 
 
 @contextlib.contextmanager
