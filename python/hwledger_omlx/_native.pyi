@@ -52,6 +52,7 @@ __all__ = [
     "Words",
     "__version__",
     "beat_byte",
+    "find_config",
     "fingerprint_folder",
     "is_kv_policy_file",
     "known_model_types",
@@ -691,6 +692,11 @@ class Saved:
 def known_model_types() -> list[str]:
     """Every `model_type` of config.json whose layers are known."""
 
+def find_config(named: str | PathLike[str] | None, variables: Sequence[tuple[str, str]]) -> Path | None:
+    """The configuration file: the one that is named, by `named` or else by HWLEDGER_OMLX_CONFIG, or the first that is
+    there, in the working directory or the user's folder of settings. None where there is none.
+    """
+
 def load_config(file: str | PathLike[str] | None, variables: Sequence[tuple[str, str]], flags_json: str) -> str:
     """What a file, environment variables and flags say together, as JSON: `entries` and `warnings`.
 
@@ -877,8 +883,13 @@ def wait_for_memory_sample(seen: int, at_most_s: float) -> int:
     Returns what stands for the latest one.
     """
 
-def supervise(program: str | PathLike[str], arguments: Sequence[str], *, silence_s: float) -> int:
-    """Runs a program in a child, and again where its heartbeat says that it is stuck or falls silent for `silence_s`.
+def supervise(program: str | PathLike[str], arguments: Sequence[str], *, restart_after_s: float) -> int:
+    """Runs a program in a child, and again where its heartbeat says that it is stuck, or falls silent.
+
+    Args:
+        program: what to run.
+        arguments: its own, without its name.
+        restart_after_s: how long silence is borne, 15 s at least. The first beat is waited for a minute.
 
     Returns its exit code when it ends by itself or is told to: its own, or 128 and the number of the signal. Hands
     SIGTERM, SIGINT and SIGHUP on, and keeps them: the process is to end when this returns.

@@ -9,16 +9,16 @@ import sys
 from hwledger_omlx._native import HEARTBEAT_VARIABLE, supervise
 
 
-def supervise_this_command(*, silence_s: float) -> int:
+def supervise_this_command(*, restart_after_s: float) -> int:
     """Runs this process's own command line in a child, again and again while that gets stuck; the last one's exit code.
 
     Args:
-        silence_s: how long the child may go without a heartbeat.
+        restart_after_s: how long the child may be stuck, or go without a heartbeat.
 
     Raises:
         EngineError: the child cannot be started.
     """
-    return supervise(sys.executable, sys.orig_argv[1:], silence_s=silence_s)
+    return supervise(sys.executable, sys.orig_argv[1:], restart_after_s=restart_after_s)
 
 
 def is_supervised() -> bool:

@@ -1,10 +1,9 @@
-"""`hwledger-omlx serve` as a process of its own, for tests that are its clients."""
+"""`serve` as a process of its own, of the wheel or of the host, for tests that are its clients."""
 
 import contextlib
 import os
 import re
 import subprocess
-import sys
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -18,6 +17,7 @@ from safetensors.numpy import load_file, save_file
 import client_models
 from hwledger_omlx.fork import probe_model
 from hwledger_omlx.models import NOTES
+from programs import program
 
 KEY = "secret"
 MODELS = {"notes", "tiny", "caller", "embedder", "broken", "failing"}
@@ -60,12 +60,11 @@ def served(folder: Path) -> Iterator[Served]:
     client_models.write_embedder(offered / "embedder")
     _never_ending(probe_model.write(offered / "tiny"))
     (probe_model.write(offered / "broken") / "tokenizer.json").unlink()
-    command = [sys.executable, "-m", "hwledger_omlx.cli", "serve", str(NOTES)]
     options = ["--model-dir", offered, "--cache-dir", folder / "kv", "--api-key", KEY, "--port", "0"]
     with (
         (folder / "log").open("w+") as log,
         subprocess.Popen(
-            [*command, *map(str, options)],
+            [*program("serve"), str(NOTES), *map(str, options)],
             env={**os.environ, "HWLEDGER_OMLX_HOME": str(folder / "home")},
             stdout=subprocess.PIPE,
             stderr=log,

@@ -147,7 +147,9 @@ def test_a_policy_may_be_a_file(tmp_path: Path, name: str) -> None:
 
 def test_show_takes_and_refuses_what_serve_does(tmp_path: Path) -> None:
     said = show("--restart-stuck", "--port", 9000, "--json", "--changed")
-    assert "server.port" in {each["name"] for each in json.loads(said.stdout)["settings"]}
+    settings = {each["name"]: (each["value"], each["origin"]) for each in json.loads(said.stdout)["settings"]}
+    assert settings["server.port"] == (9000, "--port")
+    assert settings["server.restart_stuck"] == (True, "--restart-stuck")
     for arguments, why in (
         (("-m", "x"), "-m is a flag of no setting"),
         (("--model-dir", tmp_path / "no"), "no folder"),

@@ -84,10 +84,8 @@ def _flags(arguments: list[str]) -> dict[str, Any]:
             raise ConfigError(f"{flag} is a flag of no setting")
         if not flag.startswith("--"):
             flags.setdefault("MODEL", []).append(flag + equals + value)
-        elif flag == "--no-cache":
+        elif flag in ("--no-cache", "--restart-stuck"):
             flags[flag] = True
-        elif flag == "--restart-stuck":
-            continue  # of the command line alone
         elif equals:
             flags[flag] = value
         elif left:

@@ -57,9 +57,6 @@ REFUSED = {
 
 _UNIT_OF_OMLX = re.compile(r"(?<=[KMGT])B\s*$", re.IGNORECASE)
 
-_LONGEST_START_S = 60.0
-"""What Python may take to import all there is, before the first heartbeat."""
-
 
 def serve(
     models: Annotated[
@@ -169,6 +166,7 @@ def serve(
             "--fork": None if fork is None else str(fork),
             "--shutdown-seconds": shutdown,
             "--stuck-after-seconds": stuck_after,
+            "--restart-stuck": restart_stuck or None,
             "--restart-after-seconds": restart_after,
             "--log-level": log_level,
             "--max-model-memory": max_model_memory,
@@ -177,12 +175,12 @@ def serve(
         }
     )
     environment = dict(os.environ)
-    if restart_stuck and not supervision.is_supervised():
-        # What is wrong with them is said before a child is started.
-        asked_s = load(config, environment, flags).server().restart_after_s
-        raise typer.Exit(supervision.supervise_this_command(silence_s=max(_LONGEST_START_S, asked_s)))
+    in_force = load(config, environment, flags)
+    if in_force.value("server.restart_stuck") and not supervision.is_supervised():
+        # What is wrong with the settings is said before a child is started.
+        restart_after_s = in_force.server().restart_after_s
+        raise typer.Exit(supervision.supervise_this_command(restart_after_s=restart_after_s))
     with signals.handled(), contextlib.ExitStack() as stack:
-        in_force = load(config, environment, flags)
         put_environment(in_force)
         stack.enter_context(own_temporary_folder())
         logs.configure(to_stderr=True, level=in_force.value("log.level"))

@@ -7,13 +7,8 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-import platformdirs
-
-from hwledger_omlx._native import load_config
+from hwledger_omlx._native import find_config, load_config
 from hwledger_omlx.config.configuration import Config, Entry
-
-FILE = "hwledger.toml"
-VARIABLE = "HWLEDGER_OMLX_CONFIG"
 
 _log = logging.getLogger(__name__)
 
@@ -25,12 +20,7 @@ def find(path: Path | None, environment: Mapping[str, str]) -> Path | None:
         path: of `--config`.
         environment: may name one as `HWLEDGER_OMLX_CONFIG`.
     """
-    named = environment.get(VARIABLE, "").strip()
-    if path is not None or named:
-        return (path or Path(named)).expanduser()
-    places = (Path(FILE), Path(platformdirs.user_config_dir("hwledger-omlx")) / FILE)
-    # Whatever it is, it is meant: a folder of that name is said to be none.
-    return next((each for each in places if each.exists()), None)
+    return find_config(path, list(environment.items()))
 
 
 def load(

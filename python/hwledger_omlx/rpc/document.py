@@ -48,7 +48,8 @@ $ printf '%s\\n' '{{"jsonrpc":"2.0","id":1,"method":"health"}}' | hwledger-omlx 
 - When standard input ends, or on SIGTERM or SIGINT, no more is taken; what runs has `--shutdown-seconds` (20) to
   end, the rest is cancelled and answered so, and the exit code is 0. A second signal ends the process at once, with
   128 and its number. A client that closes its end of standard output ends it too: with a line on standard error,
-  and exit code 2.
+  and exit code 2. Standard input that is closed from the start has ended; standard output that is closed or the
+  null device is refused, with exit code 2.
 - An engine that hangs is ended all the same, 30 seconds later, without orphans: with a line on standard error, and
   exit code 70, or 128 and the number of the signal. What the cache had accepted is kept.
 

@@ -2,7 +2,7 @@
 
 use std::path::PathBuf;
 
-use hwledger_omlx_core::config::{Entry, KvSetting, Loaded, Sources};
+use hwledger_omlx_core::config::{self as core, Entry, KvSetting, Loaded, Sources};
 use pyo3::prelude::*;
 use serde::Serialize;
 
@@ -31,6 +31,13 @@ pub(crate) fn load_config(
         let loaded = Loaded::load(&Sources { file: file.as_deref(), variables: &variables, flags: &flags })?;
         Ok(json::text(&Told { entries: &loaded.entries, warnings: &loaded.warnings })?)
     })
+}
+
+/// The configuration file: the one that is named, else the first that is there.
+#[pyfunction]
+#[allow(clippy::needless_pass_by_value, reason = "extracted from Python")]
+pub(crate) fn find_config(named: Option<PathBuf>, variables: Vec<(String, String)>) -> Option<PathBuf> {
+    core::find(named.as_deref(), &variables)
 }
 
 /// Whether a KV policy's text is the path of a file that has it.

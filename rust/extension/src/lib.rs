@@ -37,7 +37,7 @@ pub mod native {
     #[pymodule_export]
     use super::codec::Codec;
     #[pymodule_export]
-    use super::config::{is_kv_policy_file, load_config};
+    use super::config::{find_config, is_kv_policy_file, load_config};
     #[pymodule_export]
     use super::errors::{
         EngineError, Error, ForeignFolderError, ForkError, HarnessError, LedgerClosedError, LedgerError,

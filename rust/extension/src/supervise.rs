@@ -11,11 +11,16 @@ use crate::entry::detached;
 
 /// Runs a program under supervision; see `hwledger_omlx_core::supervise`. Its exit code, or 128 and a signal's number.
 #[pyfunction]
-#[pyo3(signature = (program, arguments, *, silence_s))]
-pub(crate) fn supervise(py: Python<'_>, program: PathBuf, arguments: Vec<String>, silence_s: f64) -> PyResult<i32> {
-    let silence =
-        Duration::try_from_secs_f64(silence_s).map_err(|error| PyValueError::new_err(format!("silence_s: {error}")))?;
-    let wanted = Supervision { silence, ..Supervision::new(program, arguments) };
+#[pyo3(signature = (program, arguments, *, restart_after_s))]
+pub(crate) fn supervise(
+    py: Python<'_>,
+    program: PathBuf,
+    arguments: Vec<String>,
+    restart_after_s: f64,
+) -> PyResult<i32> {
+    let stuck = Duration::try_from_secs_f64(restart_after_s)
+        .map_err(|error| PyValueError::new_err(format!("restart_after_s: {error}")))?;
+    let wanted = Supervision::new(program, arguments).restart_after(stuck);
     detached(py, || core::supervise(&wanted))
 }
 

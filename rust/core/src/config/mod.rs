@@ -7,6 +7,8 @@
 mod document;
 mod entry;
 mod error;
+mod find;
+mod flags;
 mod kv;
 mod model;
 mod names;
@@ -24,6 +26,8 @@ use std::path::Path;
 
 pub use entry::Entry;
 pub use error::ConfigError;
+pub use find::find;
+pub use flags::Flags;
 pub use kv::KvSetting;
 pub use model::{ModelSettings, ModelType, Overflow};
 pub use names::{NAMES, Name, Takes, nearest};

@@ -50,6 +50,7 @@ pub const NAMES: &[Name] = &[
     name("server.model_dirs", "HWLEDGER_OMLX_MODEL_DIR", &["--model-dir"], Now),
     name("server.shutdown_seconds", "HWLEDGER_OMLX_SHUTDOWN_SECONDS", &["--shutdown-seconds"], Now),
     name("server.stuck_after_seconds", "HWLEDGER_OMLX_STUCK_AFTER_SECONDS", &["--stuck-after-seconds"], Now),
+    name("server.restart_stuck", "HWLEDGER_OMLX_RESTART_STUCK", &["--restart-stuck"], Restart),
     name("server.restart_after_seconds", "HWLEDGER_OMLX_RESTART_AFTER_SECONDS", &["--restart-after-seconds"], Now),
     name("server.sse_keepalive_mode", "HWLEDGER_OMLX_SSE_KEEPALIVE_MODE", &["--sse-keepalive-mode"], Now),
     name("server.memory_guard_tier", "HWLEDGER_OMLX_MEMORY_GUARD_TIER", &["--memory-guard-tier"], Restart),
@@ -119,7 +120,7 @@ pub fn nearest<'w>(word: &str, known: impl IntoIterator<Item = &'w str>) -> Opti
 
 const PREFIX: &str = "HWLEDGER_OMLX_";
 /// Variables that say something else.
-const OTHERS: &[&str] = &["HWLEDGER_OMLX_CONFIG"];
+const OTHERS: &[&str] = &[super::find::VARIABLE];
 
 /// What to say of a variable that has our prefix, is no setting and looks like one.
 pub(super) fn misspelt(variable: &str) -> Option<String> {

@@ -53,7 +53,9 @@ pub struct ServerSettings {
     pub shutdown_seconds: Above0,
     /// Without a sign of life for so long, a model with requests is stuck.
     pub stuck_after_seconds: Above0,
-    /// Under a supervisor: how long it may be stuck before it is ended and started again.
+    /// Whether a supervisor ends and starts again what is stuck.
+    pub restart_stuck: bool,
+    /// Under that supervisor: how long it may be stuck.
     pub restart_after_seconds: Above0,
     /// What a stream sends while nothing else is to be sent.
     pub sse_keepalive_mode: Option<Keepalive>,
@@ -74,6 +76,7 @@ impl Default for ServerSettings {
             model_dirs: Vec::new(),
             shutdown_seconds: seconds(20.0),
             stuck_after_seconds: seconds(8.0),
+            restart_stuck: false,
             restart_after_seconds: seconds(60.0),
             sse_keepalive_mode: None,
             memory_guard_tier: None,

@@ -18,7 +18,9 @@ pub struct Supervision {
     pub program: PathBuf,
     /// Its arguments.
     pub arguments: Vec<OsString>,
-    /// How long it may be silent before it counts as stuck. The first beat is waited for as long.
+    /// How long its first beat is waited for.
+    pub start: Duration,
+    /// How long it may be silent from then on before it counts as stuck.
     pub silence: Duration,
     /// How long to wait before it is started again; twice as long each time, while it does not last.
     pub first_delay: Duration,
@@ -31,18 +33,28 @@ pub struct Supervision {
 }
 
 impl Supervision {
-    /// A supervision with the usual patience: a minute of silence, a second before a new start, a minute at most.
+    /// A supervision with the usual patience: a minute for the first beat and of silence, a second before a new start, a minute at most.
     #[must_use]
     pub fn new(program: impl Into<PathBuf>, arguments: impl IntoIterator<Item = impl Into<OsString>>) -> Self {
         Self {
             program: program.into(),
             arguments: arguments.into_iter().map(Into::into).collect(),
+            start: Duration::from_secs(60),
             silence: Duration::from_secs(60),
             first_delay: Duration::from_secs(1),
             longest_delay: Duration::from_secs(60),
             lasting: Duration::from_secs(60),
             attempts: 5,
         }
+    }
+
+    /// With patience for a server that may be stuck for so long. Silence, which is worse, is borne for as long; but no shorter
+    /// than it takes a server in good health to write a beat, or one that gives up to flush its cache.
+    #[must_use]
+    pub fn restart_after(mut self, stuck: Duration) -> Self {
+        const LEAST: Duration = Duration::from_secs(15);
+        self.silence = stuck.max(LEAST);
+        self
     }
 
     pub(super) fn delay(&self, times: u32) -> Duration {
@@ -124,16 +136,19 @@ struct Supervisor<'a> {
 impl Supervisor<'_> {
     /// Follows one child.
     fn watch(&mut self, child: &mut Child, which: u32) -> io::Result<End> {
-        let mut deadline = Some(Instant::now() + self.wanted.silence);
+        let mut patience = self.wanted.start;
+        let mut deadline = Some(Instant::now() + patience);
         loop {
             match self.next(deadline) {
                 None => {
-                    let silence = self.wanted.silence;
-                    return Ok(End::Stuck(format!("no heartbeat for {} s", silence.as_secs_f64())));
+                    return Ok(End::Stuck(format!("no heartbeat for {} s", patience.as_secs_f64())));
                 }
                 Some(Happening::Exited(of)) if of == which => return child.wait().map(End::Exited),
                 Some(Happening::Beat(of, beat)) if of == which => match beat {
-                    Beat::Well => deadline = deadline.map(|_| Instant::now() + self.wanted.silence),
+                    Beat::Well => {
+                        patience = self.wanted.silence;
+                        deadline = deadline.map(|_| Instant::now() + patience);
+                    }
                     Beat::Ending => deadline = None,
                     Beat::Stuck => return Ok(End::Stuck("it says that it is stuck".to_owned())),
                 },

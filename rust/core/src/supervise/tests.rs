@@ -60,6 +60,24 @@ fn one_that_falls_silent_is_started_again() {
 }
 
 #[test]
+fn one_that_never_says_a_word_is_waited_for_as_long_as_a_start_takes() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let body = "if [ $n -eq 1 ]; then sleep 600; fi; exit 0";
+    let supervision = Supervision { start: Duration::from_millis(300), ..script(folder.path(), body) };
+    assert_eq!(supervise(&supervision).expect("supervised"), 0);
+    assert_eq!(starts(folder.path()), 2);
+}
+
+#[test]
+fn silence_is_borne_for_as_long_as_being_stuck_but_not_for_moments() {
+    let usual = Supervision::new("/bin/sh", [""; 0]);
+    for (stuck_s, silence_s) in [(0.5, 15), (15.0, 15), (100.0, 100)] {
+        let asked = usual.clone().restart_after(Duration::from_secs_f64(stuck_s));
+        assert_eq!((asked.silence.as_secs(), asked.start), (silence_s, usual.start));
+    }
+}
+
+#[test]
 fn one_that_ends_may_be_silent() {
     let folder = tempfile::tempdir().expect("a folder");
     let supervision =

@@ -2,8 +2,10 @@
 
 use std::ffi::OsString;
 use std::path::PathBuf;
+use std::time::Duration;
 
 use clap::Args;
+use hwledger_omlx_core::config::{Flags, Loaded, Sources, find};
 use hwledger_omlx_core::supervise::{HEARTBEAT_VARIABLE, Supervision, supervise};
 
 use super::signals::Signals;
@@ -37,9 +39,6 @@ impl Name {
 #[derive(Debug, Default)]
 struct Split {
     venv: Option<PathBuf>,
-    restart_stuck: bool,
-    /// `--restart-after-seconds`, where it is a number.
-    restart_after_s: Option<f64>,
     passed: Vec<String>,
 }
 
@@ -56,12 +55,6 @@ impl Split {
             if let Some(folder) = text.strip_prefix("--venv=") {
                 split.venv = Some(folder.into());
                 continue;
-            }
-            split.restart_stuck |= text == "--restart-stuck";
-            if split.passed.last().is_some_and(|before| before == "--restart-after-seconds") {
-                split.restart_after_s = text.parse().ok();
-            } else if let Some(seconds) = text.strip_prefix("--restart-after-seconds=") {
-                split.restart_after_s = seconds.parse().ok();
             }
             split.passed.push(text);
         }
@@ -96,17 +89,32 @@ pub(super) async fn run(name: Name, arguments: Arguments, signals: &mut Signals)
     }
 }
 
-/// Whether the command is to run in a child of this process, which supervises it.
-pub(super) fn supervision(name: Name, arguments: &Arguments) -> Option<Supervision> {
-    if name != Name::Serve || std::env::var_os(HEARTBEAT_VARIABLE).is_some() {
-        return None;
+/// How `serve` is to be supervised in a child of this process, if the configuration wants that.
+///
+/// # Errors
+/// [`Stop::Refused`]: the configuration says what cannot be.
+pub(super) fn supervision(arguments: &Arguments) -> Result<Option<Supervision>, Stop> {
+    if std::env::var_os(HEARTBEAT_VARIABLE).is_some() {
+        return Ok(None);
     }
-    // What is wrong with the arguments, the child says.
-    let split = Split::of(arguments.rest.clone()).ok().filter(|split| split.restart_stuck)?;
-    let mut wanted = Supervision::new(std::env::current_exe().ok()?, std::env::args_os().skip(1));
-    let asked = split.restart_after_s.and_then(|seconds| std::time::Duration::try_from_secs_f64(seconds).ok());
-    wanted.silence = asked.map_or(wanted.silence, |asked| asked.max(wanted.silence));
-    Some(wanted)
+    let split = Split::of(arguments.rest.clone()).map_err(Stop::Refused)?;
+    if split.passed.iter().any(|argument| argument == "--help") {
+        return Ok(None);
+    }
+    let Flags { config, settings } = Flags::of(&split.passed);
+    let variables: Vec<_> = std::env::vars_os()
+        .filter_map(|(name, text)| Some((name.into_string().ok()?, text.into_string().ok()?)))
+        .collect();
+    let file = find(config.as_deref(), &variables);
+    let loaded = Loaded::load(&Sources { file: file.as_deref(), variables: &variables, flags: &settings })
+        .map_err(|error| Stop::Refused(error.to_string()))?;
+    let server = loaded.config.server;
+    if !server.restart_stuck {
+        return Ok(None);
+    }
+    let program = std::env::current_exe().map_err(|error| Stop::Refused(format!("this program is gone: {error}")))?;
+    let stuck = Duration::from_secs_f64(server.restart_after_seconds.get());
+    Ok(Some(Supervision::new(program, std::env::args_os().skip(1)).restart_after(stuck)))
 }
 
 /// Runs the supervisor until it ends.

@@ -93,10 +93,12 @@ pub(crate) fn run() -> i32 {
     };
     // Before Python starts: it leaves handlers that are there alone, and Rust's events have their way out already.
     log::to_stderr();
-    if let Command::Serve(arguments) = &cli.command
-        && let Some(supervision) = command::supervision(command::Name::Serve, arguments)
-    {
-        return ended(command::supervised(&supervision));
+    if let Command::Serve(arguments) = &cli.command {
+        match command::supervision(arguments) {
+            Ok(None) => {}
+            Ok(Some(supervision)) => return ended(command::supervised(&supervision)),
+            Err(stop) => return ended(Err(stop)),
+        }
     }
     let mut signals = match signals::Signals::watch(cli.command.kind()) {
         Ok(signals) => signals,

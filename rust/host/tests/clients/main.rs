@@ -1,10 +1,11 @@
-//! A Rust client that others wrote, `async-openai`, against the running host, with the shipped model.
+//! Clients that others wrote, against the running host: `async-openai`, with the shipped model, and those in Python.
 
 #[path = "../support/mod.rs"]
 mod support;
 
 use std::future::poll_fn;
 use std::path::Path;
+use std::process::Command;
 
 use async_openai::Client;
 use async_openai::config::OpenAIConfig;
@@ -13,25 +14,29 @@ use async_openai::types::chat::{
     ChatCompletionRequestUserMessageArgs, CreateChatCompletionRequest, CreateChatCompletionRequestArgs, FinishReason,
 };
 use async_openai::types::embeddings::CreateEmbeddingRequestArgs;
-use support::{Running, host};
+use support::{Running, host, venv};
 
 const QUESTION: &str = "My locker number is 6094. What is my locker number?";
 const KEY: &str = "secret";
 
 struct Server {
     _process: Running,
+    /// Of its own, for the fork keeps the key in its settings.
+    _home: tempfile::TempDir,
     client: Client<OpenAIConfig>,
 }
 
 impl Server {
     fn start() -> Self {
         let notes = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../python/hwledger_omlx/models/notes");
-        let mut process = Running::start(host(&["serve", "--port", "0", "--no-cache", "--api-key", KEY]).arg(notes));
+        let home = tempfile::tempdir().expect("a folder");
+        let mut command = host(&["serve", "--port", "0", "--no-cache", "--api-key", KEY]);
+        let mut process = Running::start(command.arg(notes).env("HWLEDGER_OMLX_HOME", home.path()));
         let line = process.wait_for_output(" serves ");
         let (url, models) = line.split_once(" serves ").expect("where it serves, and what");
         assert_eq!(models, "notes");
         let config = OpenAIConfig::new().with_api_base(format!("{url}/v1")).with_api_key(KEY);
-        Self { _process: process, client: Client::with_config(config) }
+        Self { _process: process, _home: home, client: Client::with_config(config) }
     }
 }
 
@@ -86,4 +91,17 @@ async fn async_openai_chats_streams_lists_and_is_told_of_errors() {
     assert!(said.contains("not an embedding model"), "{said}");
     let stranger = Client::with_config(client.config().clone().with_api_key("wrong"));
     assert_eq!(told(stranger.models().list().await.expect_err("not its key")).0, 401);
+}
+
+/// `openai`, `anthropic`, `llm`, `LangChain` and `jsonrpcclient`: the tests of the wheel's commands, on the host's.
+#[test]
+fn clients_in_python_find_the_host_as_they_find_the_wheel() {
+    let output = Command::new(venv().executable())
+        .args(["-m", "pytest", "-q", "-p", "no:cacheprovider"])
+        .args(["tests/python/test_serve_clients.py", "tests/python/test_rpc.py"])
+        .current_dir(Path::new(env!("CARGO_MANIFEST_DIR")).join("../.."))
+        .env("HWLEDGER_OMLX_TEST_HOST", env!("CARGO_BIN_EXE_hwledger-omlx-host"))
+        .output()
+        .expect("an interpreter");
+    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stdout));
 }

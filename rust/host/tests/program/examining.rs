@@ -1,8 +1,8 @@
 //! `doctor`, and where the environment is found.
 
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
-use crate::support::{Finished, finish, host, venv};
+use crate::support::{Finished, bare_venv, finish, host, venv};
 use hwledger_omlx_host::{DoctorReport, FoundBy};
 
 fn doctor(arguments: &[&str]) -> std::process::Command {
@@ -66,18 +66,6 @@ fn an_environment_that_is_named_wins_and_python_variables_lead_nowhere() {
 fn no_environment() {
     assert_unwell(&finish(doctor(&[]).env_clear().current_dir("/")), &["--venv"]);
     assert_unwell(&finish(&mut doctor(&["--venv", "/nonexistent/venv"])), &["/nonexistent/venv", "no such folder"]);
-}
-
-/// An environment of the same base interpreter with nothing installed.
-fn bare_venv(folder: &Path) -> PathBuf {
-    let path = folder.join("bare");
-    let status = std::process::Command::new(venv().executable())
-        .args(["-m", "venv", "--without-pip"])
-        .arg(&path)
-        .status()
-        .expect("an interpreter");
-    assert!(status.success());
-    path
 }
 
 #[test]

@@ -1,6 +1,11 @@
 //! `generate` as a program: what it prints, and how it ends by itself.
 
-use crate::support::{Running, finish, generate, host, model, python};
+use std::path::Path;
+use std::process::{Command, Stdio};
+
+use serde_json::Value;
+
+use crate::support::{Running, finish, generate, home, host, model, python};
 use hwledger_omlx_host::{Event, FinishReason};
 
 fn events(stdout: &str) -> Vec<Event> {
@@ -69,4 +74,40 @@ fn errors_are_one_line_and_exit_code_2() {
     assert_refused(&["--model", model, "--prompt", "a", "--fork", "/nonexistent/fork"], &["/nonexistent/fork"]);
     assert_refused(&["--model", model, "--prompt", ""], &["empty"]);
     assert_refused(&["--model", model, "--prompt", "a", "--max-tokens", "0"], &["max_tokens"]);
+}
+
+#[test]
+fn the_example_answers_a_line() {
+    let example = Path::new(env!("CARGO_BIN_EXE_hwledger-omlx-host")).with_file_name("examples/chat");
+    assert!(
+        example.is_file(),
+        "{} is missing: cargo test builds it, unless it is told which targets",
+        example.display()
+    );
+    let mut command = Command::new(example);
+    command.env("HWLEDGER_OMLX_HOME", home()).env_remove("HWLEDGER_OMLX_LOG");
+    command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped());
+    let mut child = Running::start(&mut command);
+    child.send_line("My locker number is 6094. What is my locker number?");
+    child.wait_for_output("6094.");
+    child.wait_for_output("prompt tokens from the cache]");
+    child.close_input();
+    assert_eq!(child.wait().0.code(), Some(0));
+}
+
+#[test]
+fn times_of_tokens_are_the_consumers_and_the_engines() {
+    let mut command = host(&["token-times", "--prompt", "a", "--max-tokens", "12", "--model"]);
+    let outcome = finish(command.arg(model()));
+    assert_eq!(outcome.code, Some(0), "{}", outcome.stderr);
+    let told: Value = serde_json::from_str(&outcome.stdout).expect("one JSON object");
+    let times = |of: &str| -> Vec<(u64, u64, u64)> { serde_json::from_value(told[of].clone()).expect("times") };
+    let (consumed, engine) = (times("consumed"), times("engine"));
+    assert_eq!(consumed.last().map(|last| last.0), Some(12), "{told}");
+    assert!(consumed.is_sorted_by(|one, next| one.0 < next.0 && one.1 <= next.1 && one.2 <= next.2), "{told}");
+    // By one clock: nobody has a token before the engine has made it.
+    for (tokens, _, consumed_ns) in &consumed {
+        let made = engine.iter().find(|made| made.0 >= *tokens).unwrap_or_else(|| panic!("{told}"));
+        assert!(made.2 <= *consumed_ns, "{told}");
+    }
 }

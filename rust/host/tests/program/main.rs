@@ -5,5 +5,9 @@ mod support;
 
 mod examining;
 mod generating;
+mod phases;
+mod reloading;
+mod servers;
 mod serving;
 mod signals;
+mod supervised;

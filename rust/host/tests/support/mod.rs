@@ -48,6 +48,24 @@ pub(crate) fn python(script: &str, arguments: &[&str]) -> String {
     String::from_utf8(output.stdout).expect("UTF-8")
 }
 
+/// The same, of a script that imports from the tests in Python: models of every kind are written there.
+pub(crate) fn python_of_tests(script: &str, arguments: &[&str]) -> String {
+    let tests = concat!(env!("CARGO_MANIFEST_DIR"), "/../../tests/python");
+    python(&format!("import sys; sys.path.insert(0, {tests:?})\n{script}"), arguments)
+}
+
+/// An environment of the same base interpreter with nothing installed.
+pub(crate) fn bare_venv(folder: &Path) -> PathBuf {
+    let path = folder.join("bare");
+    let status = Command::new(venv().executable())
+        .args(["-m", "venv", "--without-pip"])
+        .arg(&path)
+        .status()
+        .expect("an interpreter");
+    assert!(status.success());
+    path
+}
+
 /// The binary with these arguments.
 pub(crate) fn host(arguments: &[&str]) -> Command {
     let mut command = Command::new(env!("CARGO_BIN_EXE_hwledger-omlx-host"));
@@ -136,6 +154,11 @@ impl Running {
         self.stdout = None;
     }
 
+    /// Its process id.
+    pub(crate) fn id(&self) -> u32 {
+        self.child.id()
+    }
+
     /// Sends a signal. One that ended already takes no notice.
     #[expect(unsafe_code, reason = "std sends SIGKILL alone")]
     pub(crate) fn signal(&self, signal: i32) {
@@ -188,6 +211,35 @@ pub(crate) fn post(url: &str, path: &str, asked: &serde_json::Value) -> serde_js
     send(url, path, asked).read_to_string(&mut answer).expect("an answer");
     let (_, body) = answer.split_once("\r\n\r\n").expect("a head");
     serde_json::from_str(body).unwrap_or_else(|error| panic!("{error}: {answer}"))
+}
+
+/// What a server on loopback answers to a question, as JSON.
+pub(crate) fn get(url: &str, path: &str) -> serde_json::Value {
+    let text = get_text(url, path);
+    serde_json::from_str(&text).unwrap_or_else(|error| panic!("{error}: {text}"))
+}
+
+/// The same, as it is.
+pub(crate) fn get_text(url: &str, path: &str) -> String {
+    let address = url.strip_prefix("http://").expect("a URL");
+    let mut stream = std::net::TcpStream::connect(address).expect("a connection");
+    stream.write_all(format!("GET {path} HTTP/1.0\r\nhost: {address}\r\n\r\n").as_bytes()).expect("sent");
+    let mut answer = String::new();
+    stream.read_to_string(&mut answer).expect("an answer");
+    answer.split_once("\r\n\r\n").expect("a head").1.to_owned()
+}
+
+/// Asks again and again until the answer is the wanted one, two minutes at most.
+pub(crate) fn until<T: std::fmt::Debug>(mut ask: impl FnMut() -> T, is_wanted: impl Fn(&T) -> bool) -> T {
+    let begun = Instant::now();
+    loop {
+        let answer = ask();
+        if is_wanted(&answer) {
+            return answer;
+        }
+        assert!(begun.elapsed() < Duration::from_secs(120), "it stays {answer:?}");
+        std::thread::sleep(Duration::from_millis(20));
+    }
 }
 
 /// Sends a request with JSON, whose answer is to be read to the end of the connection.

@@ -1,6 +1,7 @@
 //! The configuration as a whole: what wins, where it comes from, and what is said of mistakes.
 
 mod example;
+mod flags;
 mod layers;
 mod mistakes;
 mod schema;
