@@ -29,8 +29,14 @@ KINDS: dict[str, Callable[[Any], bool]] = {
 }
 OLD_PARAMS = {
     "generate": {
-        "prompt": "text", "messages": "list", "model": "text", "max_tokens": "whole number",
-        "temperature": "number", "stream": "true or false", "request_id": "text", "seed": "whole number",
+        "prompt": "text",
+        "messages": "list",
+        "model": "text",
+        "max_tokens": "whole number",
+        "temperature": "number",
+        "stream": "true or false",
+        "request_id": "text",
+        "seed": "whole number",
     },
     "cancel": {"request_id": "text"},
     "load_model": {"model": "text", "max_kv_size": "whole number"},
@@ -41,14 +47,19 @@ OLD_PARAMS = {
 """The sidecar protocol that was there before this one."""
 OLD_RESULTS = {
     "generate": {
-        "request_id": "text", "prompt_tokens": "whole number", "completion_tokens": "whole number",
+        "request_id": "text",
+        "prompt_tokens": "whole number",
+        "completion_tokens": "whole number",
         "stopped_reason": "text",
     },
     "cancel": {"cancelled": "true or false"},
     "load_model": {"loaded": "true or false", "model": "text", "context_length": "whole number"},
     "unload_model": {},
     "memory_report": {
-        "total_unified_mb": "number", "used_by_mlx_mb": "number", "kv_cache_mb": "number", "loaded_models": "list",
+        "total_unified_mb": "number",
+        "used_by_mlx_mb": "number",
+        "kv_cache_mb": "number",
+        "loaded_models": "list",
     },
     "health": {"status": "text", "uptime_s": "number", "mlx_version": "text"},
 }
