@@ -1,11 +1,13 @@
 """A client of `hwledger-omlx rpc` as a process of its own, for tests. Its requests are made by a package."""
 
 import contextlib
+import fcntl
 import json
 import os
 import queue
 import subprocess
 import sys
+import termios
 import threading
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
@@ -87,12 +89,17 @@ class Client:
         self.unsorted: queue.SimpleQueue[Any] = queue.SimpleQueue()
         self.answers: dict[Any, Any] = {}
         self.notifications: list[Any] = []
+        self.faults = 0
+        """Answers to what was no request."""
+        self._may_read = threading.Event()
+        self._may_read.set()
         self._reader = threading.Thread(target=self._read, daemon=True)
         self._reader.start()
 
     def _read(self) -> None:
         for line in self.output:
             self.unsorted.put(json.loads(line))
+            self._may_read.wait()
         self.unsorted.put(None)
 
     def send(self, *messages: object) -> None:
@@ -109,6 +116,7 @@ class Client:
             self.notifications.append(message)
         elif isinstance(message, dict):
             self.answers[message["id"]] = message
+            self.faults += message["id"] is None
         return message
 
     def answer(self, request_id: Any) -> Any:
@@ -151,6 +159,19 @@ class Client:
         self._reader.join(PATIENCE_S)
         return code, self.errors()
 
+    def stop_reading(self) -> None:
+        """Until `read_on`; a line that is being read already is read to its end."""
+        self._may_read.clear()
+
+    def is_behind(self) -> bool:
+        """Whether its pipe is full, or nearly so."""
+        waiting = bytearray(4)
+        fcntl.ioctl(self.output.fileno(), termios.FIONREAD, waiting)
+        return int.from_bytes(waiting, sys.byteorder) > 32 * 1024
+
+    def read_on(self) -> None:
+        self._may_read.set()
+
     def hang_up(self) -> None:
         """Closes its output; of a client that is relayed."""
         self.send_bytes(b"hang up")
@@ -166,6 +187,7 @@ class Client:
             if process is not None:
                 process.kill()
                 process.wait()
+        self.read_on()
         self._reader.join(PATIENCE_S)
         for pipe in (self.input, self.output, self.process.stderr):
             if pipe is not None:

@@ -3,6 +3,7 @@
 import asyncio
 import concurrent.futures
 import json
+import queue
 import shutil
 import subprocess
 import sys
@@ -13,6 +14,7 @@ from pathlib import Path
 import pytest
 
 import hwledger_omlx as hw
+from hwledger_omlx.engine.request import GenerateRequest
 from hwledger_omlx.models import NOTES
 
 LONG = "The quick brown fox jumps over the lazy dog. " * 20
@@ -105,6 +107,20 @@ def test_a_cancelled_request_ends_its_stream_and_nothing_else(engine: hw.Engine)
     assert 0 < len(last.result.token_ids) < 3000
     assert not engine.cancel("long")
     assert engine.generate(CHAT, max_tokens=2).finish_reason == "length"
+
+
+def test_a_request_that_is_cancelled_before_its_first_step_is_answered(engine: hw.Engine) -> None:
+    session, events = engine._session, queue.SimpleQueue[object]()
+
+    async def begin_and_end() -> bool:
+        session._begin(GenerateRequest.parse(LONG, request_id="early"), events.put)
+        return session._requests.end("early")
+
+    assert session.run(begin_and_end())
+    last = events.get(timeout=60)
+    assert isinstance(last, hw.DoneEvent)
+    assert (last.result.finish_reason, last.result.token_ids) == ("cancelled", ())
+    assert not engine.cancel("early")
 
 
 def test_leaving_a_stream_cancels_it(engine: hw.Engine) -> None:

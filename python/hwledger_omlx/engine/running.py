@@ -31,14 +31,14 @@ class RunningRequests:
         request_id = request.request_id
         if self._runs(request_id):
             raise RequestError(f"a request with id {request_id!r} is running; give another id or none")
-        task = asyncio.create_task(_work(model, request, deliver, self._slots, time.monotonic()))
+        run = RequestRun(model, request, deliver, time.monotonic())
+        task = asyncio.create_task(_work(run, request, deliver, self._slots))
         self._tasks[request_id] = task
         self._model_ids[task] = model.folder.model_id
         if request.deadline_s is not None:
             deadline = asyncio.get_running_loop().call_later(request.deadline_s, task.cancel)
             task.add_done_callback(lambda _: deadline.cancel())
-        # In a callback, since a task that is cancelled before its first step runs no line of its own.
-        task.add_done_callback(lambda ended: self._forget(request_id, ended))
+        task.add_done_callback(lambda ended: self._forget(request_id, run, ended))
 
     def end(self, request_id: str) -> bool:
         """Cancels a request. False where none of that id runs."""
@@ -55,16 +55,16 @@ class RunningRequests:
         task = self._tasks.get(request_id)
         return task is not None and not task.done() and not task.cancelling()
 
-    def _forget(self, request_id: str, task: asyncio.Task[None]) -> None:
+    def _forget(self, request_id: str, run: RequestRun, task: asyncio.Task[None]) -> None:
+        # A task that is cancelled before its first step runs no line of its own, and whoever asked waits all the same.
+        if task.cancelled():
+            run.give_up()
         del self._model_ids[task]
         if self._tasks.get(request_id) is task:  # a request that is being cancelled yields its id
             del self._tasks[request_id]
 
 
-async def _work(
-    model: LoadedModel, request: GenerateRequest, deliver: Deliver, slots: asyncio.Semaphore, submitted_s: float
-) -> None:
-    run = RequestRun(model, request, deliver, submitted_s)
+async def _work(run: RequestRun, request: GenerateRequest, deliver: Deliver, slots: asyncio.Semaphore) -> None:
     try:
         async with slots:
             await run.run()
