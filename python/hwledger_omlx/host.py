@@ -8,6 +8,8 @@ import dataclasses
 import importlib.metadata
 import importlib.util
 import json
+import math
+import numbers
 import os
 import platform
 import sys
@@ -143,7 +145,13 @@ def rerank(session: Any, asked: tuple[str, list[str], str | None, int | None]) -
 def transcribe(session: Any, asked: tuple[Path | bytes, str | None, str | None]) -> str:
     """Speech as text, as JSON."""
     made = session.run(session.one_shot.transcribe(*asked))
-    return json.dumps(dataclasses.asdict(made) | {"segments": [dict(each) for each in made.segments]}, default=float)
+    segments = [{name: _finite(value) for name, value in each.items()} for each in made.segments]
+    return json.dumps(dataclasses.asdict(made) | {"segments": segments}, default=float)
+
+
+def _finite(value: Any) -> Any:
+    """A model that is unsure of everything gives probabilities that are no numbers, which JSON has not."""
+    return None if isinstance(value, numbers.Real) and not math.isfinite(value) else value
 
 
 def speak(session: Any, asked: tuple[str, str | None, str | None]) -> tuple[str, bytes, int, float]:

@@ -5,6 +5,8 @@
 mod support;
 
 mod engine;
+mod kinds;
+mod life;
 mod requests;
 mod serving;
 mod sharing;
@@ -44,6 +46,10 @@ const TESTS: &[Test] = tests![
     requests::the_cache_is_flushed_pinned_and_purged,
     requests::requests_are_recorded_where_it_is_said,
     requests::models_of_every_kind_answer_in_one_piece,
+    kinds::a_tool_is_called_and_its_result_is_read,
+    kinds::images_sound_and_speech,
+    life::a_policy_counts_for_the_requests_that_begin_then,
+    life::an_engine_leaves_no_thread_behind,
     serving::http_and_rust_share_one_engine,
     engine::two_engines_and_their_end,
 ];

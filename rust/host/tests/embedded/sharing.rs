@@ -7,7 +7,7 @@ use pyo3::types::PyType;
 use super::{host, support};
 
 /// Runs on a plain thread: no test may attach on the runtime's.
-fn with_python<R: Send + 'static>(job: impl FnOnce(Python<'_>) -> R + Send + 'static) -> R {
+pub(crate) fn with_python<R: Send + 'static>(job: impl FnOnce(Python<'_>) -> R + Send + 'static) -> R {
     std::thread::spawn(move || Python::attach(job)).join().expect("no panic")
 }
 
