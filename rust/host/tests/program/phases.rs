@@ -53,10 +53,11 @@ impl SlowFlush {
              \x20   close = module.KvCache.close\n\
              \x20   def waits(cache):\n\
              \x20       print('the flush waits', file=sys.stderr, flush=True)\n\
-             \x20       while pathlib.Path({hold:?}).exists():\n\
+             \x20       while pathlib.Path('{}').exists():\n\
              \x20           time.sleep(0.01)\n\
              \x20       close(cache)\n\
-             \x20   module.KvCache.close = waits\n"
+             \x20   module.KvCache.close = waits\n",
+            hold.display()
         );
         std::fs::write(packages.join("slow_flush.py"), module).expect("written");
         Self { folder, hold }
@@ -82,18 +83,18 @@ struct Life {
 impl Life {
     /// Waits until the phase has begun. That of the flush begins with a signal.
     fn at(command: &str, phase: Phase, kv: &Path, tokens: u32, shutdown_s: &str) -> Self {
-        let mut line = host(&[command]);
-        line.arg("--cache-dir").arg(kv).args(["--shutdown-seconds", shutdown_s]).env("HWLEDGER_OMLX_LOG", "info");
-        line.env("HWLEDGER_OMLX_MAX_CONTEXT_WINDOW", "1000000");
-        line.arg(model()).stdin(Stdio::piped());
+        let mut program = host(&[command]);
+        program.arg("--cache-dir").arg(kv).args(["--shutdown-seconds", shutdown_s]).env("HWLEDGER_OMLX_LOG", "info");
+        program.env("HWLEDGER_OMLX_MAX_CONTEXT_WINDOW", "1000000");
+        program.arg(model()).stdin(Stdio::piped());
         if command == "serve" {
-            line.args(["--port", "0"]);
+            program.args(["--port", "0"]);
         }
         let slow = (phase == Phase::Flush).then(SlowFlush::new);
         if let Some(slow) = &slow {
-            line.arg("--venv").arg(slow.venv());
+            program.arg("--venv").arg(slow.venv());
         }
-        let mut life = Self { child: Running::start(&mut line), stream: None, slow };
+        let mut life = Self { child: Running::start(&mut program), stream: None, slow };
         match phase {
             Phase::Start => life.child.wait_for_log("Python starts"),
             Phase::Load => life.child.wait_for_log("Loading model"),
