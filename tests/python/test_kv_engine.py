@@ -168,6 +168,29 @@ def test_a_prompt_of_one_token_shares_a_batch(
         assert [answer.result() for answer in answers] == expected
 
 
+@pytest.mark.parametrize(
+    "prompts", [("a", PROMPT), ("a", "a"), (PROMPT, "a")], ids=["short-long", "short", "long-short"]
+)
+def test_a_prompt_of_one_token_shares_a_batch_with_another_policy(
+    wide_model: Path, uncached: hw.Engine, prompts: tuple[str, str]
+) -> None:
+    expected = []
+    for policy, prompt in zip(("16", "k8v4"), prompts, strict=True):
+        uncached.set_kv_policy(policy)
+        expected.append(ask(uncached, prompt, 60).token_ids)
+    with (
+        hw.Engine(wide_model, cache=None, progress=False) as engine,
+        concurrent.futures.ThreadPoolExecutor(2) as pool,
+    ):
+        answers = []
+        for policy, prompt in zip(("16", "k8v4"), prompts, strict=True):
+            engine.set_kv_policy(policy)
+            stream = engine.stream(prompt, max_tokens=60, temperature=0.0)
+            assert next(each for each in stream if isinstance(each, hw.TokenEvent))
+            answers.append(pool.submit(_result, stream))
+        assert [answer.result() for answer in answers] == expected
+
+
 def test_a_request_runs_at_the_policy_at_which_it_was_submitted(wide_model: Path, uncached: hw.Engine) -> None:
     letters = "".join(chr(97 + (index * 7 + index // 13) % 26) for index in range(600))
     expected = {}

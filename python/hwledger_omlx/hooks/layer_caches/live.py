@@ -78,7 +78,10 @@ class LiveKVCache(KVCache):  # type: ignore[misc]
         if not all(isinstance(cache, LiveKVCache) for cache in caches):
             return RowsKVCache(caches)
         if any(cache.keys is None for cache in caches):
-            return LiveBatchKVCache.merge(caches)
+            batch = LiveBatchKVCache.merge(caches)
+            # mlx-lm names its own class there, whatever it was called on.
+            batch.__class__ = LiveBatchKVCache
+            return batch
         if len(caches) == 1:
             return LiveBatchKVCache.adopt(caches[0])
         return LiveBatchKVCache.joined(caches)
