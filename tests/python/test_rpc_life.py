@@ -176,7 +176,7 @@ def test_a_client_that_leaves_a_stuck_engine_leaves_no_orphan(tiny_model: Path, 
         client.result("generate", prompt="hello " * 60, max_tokens=4, temperature=0)
         client.process.send_signal(signal.SIGUSR1)
         client.send(jsonrpcclient.request("generate", {"prompt": "on and on", "max_tokens": 3900}))
-        assert os.read(reading, 100) == b"hangs\n"
+        assert os.read(reading, 100).startswith(b"hangs")
         if closed == "input":
             # And standard error, which nobody reads, is full, so that whatever is said there waits for ever.
             os.set_blocking(writing, False)
