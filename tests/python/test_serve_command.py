@@ -125,6 +125,8 @@ def test_a_key_is_asked_for_wherever_there_is_one(tiny_model: Path, tmp_path: Pa
         code, out, err = end(process, signal.SIGTERM)
     assert (code, out) == (0, "")
     assert "→ 401" in err
+    # A flag ends with its process.
+    assert json.loads(settings.read_text())["auth"].get("api_key") is None
     assert settings.parent.stat().st_mode & 0o077 == 0
 
 

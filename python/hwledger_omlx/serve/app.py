@@ -71,13 +71,12 @@ class ForkServer:
         given = argparse.Namespace(
             host=wanted.host,
             port=self._port,
-            api_key=wanted.api_key,
             max_concurrent_requests=self._session.config.max_concurrent_requests,
         )
         settings = upstream.module("settings").init_settings(base_path=fork_home(), cli_args=given)
         # Those may have come from the variables of the user's own server.
         settings.cache.ssd_cache_dir = settings.logging.log_dir = None
-        wanted.check_key(settings.auth.api_key)
+        wanted.check_key(wanted.api_key or settings.auth.api_key)
         settings.ensure_directories()
         self._settings = settings
         self._overlay = Overlay(settings, wanted)

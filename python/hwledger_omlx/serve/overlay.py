@@ -58,6 +58,8 @@ class Overlay:
         fork = wanted.fork
         said: dict[tuple[str, str], Any] = {("sampling", name): value for name, value in fork.sampling.items()}
         said["model", "model_dirs"] = [str(folder.resolve()) for folder in wanted.model_dirs] or None
+        # It ends with the process: in the page's file it would be asked for by servers that were given none.
+        said["auth", "api_key"] = wanted.api_key
         said["server", "sse_keepalive_mode"] = fork.sse_keepalive_mode
         said["memory", "memory_guard_tier"] = fork.memory_guard_tier
         said["mcp", "config_path"] = fork.mcp_config

@@ -10,11 +10,11 @@ use super::{config, host};
 pub(crate) async fn a_policy_counts_for_the_requests_that_begin_then() {
     let engine = host().engine(EngineConfig { cache: None, ..config() }).await.expect("an engine");
     assert_eq!(engine.kv_policy(None).await.expect("a policy"), "16");
-    let mut before = engine.generate(greedy("hello", 64));
+    let mut before = engine.generate(greedy("a", 64));
     first_token(&mut before).await;
     engine.set_kv_policy("k8v4", None).await.expect("set");
     assert_eq!(engine.kv_policy(None).await.expect("a policy"), "k8v4");
-    let (_, after) = collect(engine.generate(greedy("hello", 64))).await.expect("a generation");
+    let (_, after) = collect(engine.generate(greedy("a", 64))).await.expect("a generation");
     assert_eq!(after.token_ids.len(), 64);
     assert_eq!(collect(before).await.expect("a generation").1.token_ids.len(), 64);
 
