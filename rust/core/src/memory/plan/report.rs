@@ -245,7 +245,8 @@ impl Sums {
             let layers = layers.iter().map(|layer| layer.decoded_bytes / request.concurrency * requests);
             activations::decoded(request.device.kind, layers)
         };
-        let attended = activations::attended(request.device.kind, layers.iter().map(|layer| layer.moved_bytes));
+        let attended =
+            activations::attended(request.device.kind, requests, layers.iter().map(|layer| layer.moved_bytes));
         let most = |of: fn(&LayerBytes) -> u64| layers.iter().map(of).max().unwrap_or(0);
         let at_once = sum(|layer| layer.joined_bytes).saturating_add(state);
         // What is padded to the batch's length is there besides what becomes of it.
