@@ -153,15 +153,16 @@ class RequestRun:
         raise EngineError(f"the fork ended {self._request.request_id} without a last output")
 
     def _take(self, output: Any) -> None:
-        if output.new_token_ids and self._first_token_s is None:
+        token_ids, text = tuple(output.new_token_ids), output.new_text
+        if token_ids and self._first_token_s is None:
             self._first_token_s = time.monotonic()
-        self._cached_tokens = max(self._cached_tokens, output.cached_tokens)
-        self._token_ids.extend(output.new_token_ids)
-        text = output.new_text
         if text and not self._began:
             self._began = True
-            text = upstream.first_text(self._model.engine, self._request, self._token_ids, text)
-        self._show(self._stop.push(text), tuple(output.new_token_ids))
+            text = upstream.first_text(self._model.engine, self._request, [*self._token_ids, *token_ids], text)
+        # First of all, for somebody waits for it; what follows is for the end.
+        self._show(self._stop.push(text), token_ids)
+        self._token_ids.extend(token_ids)
+        self._cached_tokens = max(self._cached_tokens, output.cached_tokens)
 
     def _finish(self, output: Any) -> FinishReason:
         # The fork keeps from `new_token_ids` the tokens that completed a stop sequence, and lists them in the whole.
@@ -174,10 +175,10 @@ class RequestRun:
         return "length" if output.finish_reason == "length" and not self._stop.stopped else "stop"
 
     def _show(self, text: str, token_ids: tuple[int, ...]) -> None:
-        if text:
-            self._text.append(text)
         if text or token_ids:
             self._deliver(TokenEvent(self._request.request_id, text, token_ids))
+        if text:
+            self._text.append(text)
 
     def _progress(self, done: int, of_uncached: int) -> None:
         # Progress comes over from another thread and may be overtaken by the first token.
